@@ -1,0 +1,62 @@
+// swift-tools-version: 6.1
+// SPDX-License-Identifier: Apache-2.0
+// One target per module of the house. The order here is the order of the floors: a module imports only what stands above it.
+import PackageDescription
+
+// Release builds drop the exclusivity checks and specialise across modules: the hot path crosses six of them, and the
+// two flags together decide its cost. Debug and test builds keep every check.
+let swiftSettings: [SwiftSetting] = [
+  .unsafeFlags(["-enforce-exclusivity=unchecked", "-cross-module-optimization"], .when(configuration: .release))
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: swiftSettings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies)
+}
+
+let package = Package(
+  name: "spindle",
+  products: [.executable(name: "spindle", targets: ["spindle"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+  ],
+  targets: [
+    // Floor 0: C shims.
+    .target(name: "CLinux"),
+    .target(name: "CURing", linkerSettings: [.linkedLibrary("uring")]),
+    .target(name: "CKVM"),
+    // Floor 1
+    module("HostSystem", ["CLinux", "CURing"]),
+    module("GuestMemory", ["HostSystem"]),
+    module("GuestDrivers"),
+    // Floor 2
+    module("EventLoop", ["HostSystem"]),
+    // Floor 3
+    module("AsyncIO", ["EventLoop", "HostSystem"]),
+    // Floor 4
+    module("Block", ["AsyncIO", "EventLoop", "HostSystem"]),
+    // Floor 5
+    module("Machine", ["GuestMemory", "EventLoop", "HostSystem"]),
+    // Floor 6
+    module("VirtioBlock", ["Machine", "Block"]),
+    module("Platform", ["Machine"]),
+    // Floor 7
+    module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
+    // Floor 8
+    module("Bench", ["VirtioBlock", "Platform", "Accelerators"]),
+    // Floor 9
+    .executableTarget(
+      name: "spindle",
+      dependencies: [
+        "Bench",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: swiftSettings),
+  ],
+  swiftLanguageModes: [.v6]
+)
