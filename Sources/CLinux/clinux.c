@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "clinux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+const int clinux_O_DIRECT = O_DIRECT;
+const int clinux_FALLOC_FL_KEEP_SIZE = FALLOC_FL_KEEP_SIZE;
+const int clinux_FALLOC_FL_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE;
+const int clinux_FALLOC_FL_ZERO_RANGE = FALLOC_FL_ZERO_RANGE;
+const int clinux_RWF_DSYNC = RWF_DSYNC;
+const unsigned long clinux_BLKGETSIZE64 = BLKGETSIZE64;
+const unsigned long clinux_BLKSSZGET = BLKSSZGET;
+const unsigned long clinux_BLKPBSZGET = BLKPBSZGET;
+
+#define OR_ERRNO(expression) \
+  do { \
+    __typeof__(expression) result = (expression); \
+    return result < 0 ? -errno : result; \
+  } while (0)
+
+int clinux_open(const char *path, int flags, int mode) { OR_ERRNO(open(path, flags | O_CLOEXEC, mode)); }
+int clinux_close(int fd) { OR_ERRNO(close(fd)); }
+int clinux_ppoll(struct pollfd *fds, unsigned long count, const struct timespec *timeout, const sigset_t *mask) {
+  OR_ERRNO(ppoll(fds, count, timeout, mask));
+}
+int clinux_eventfd(unsigned int initial, int nonblocking) {
+  OR_ERRNO(eventfd(initial, EFD_CLOEXEC | (nonblocking ? EFD_NONBLOCK : 0)));
+}
+ssize_t clinux_read(int fd, void *buffer, size_t count) { OR_ERRNO(read(fd, buffer, count)); }
+ssize_t clinux_write(int fd, const void *buffer, size_t count) { OR_ERRNO(write(fd, buffer, count)); }
+ssize_t clinux_pread(int fd, void *buffer, size_t count, off_t offset) { OR_ERRNO(pread(fd, buffer, count, offset)); }
+ssize_t clinux_pwrite(int fd, const void *buffer, size_t count, off_t offset) {
+  OR_ERRNO(pwrite(fd, buffer, count, offset));
+}
+int clinux_memfd_create(const char *name) { OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
+int clinux_ftruncate(int fd, off_t length) { OR_ERRNO(ftruncate(fd, length)); }
+int clinux_fallocate(int fd, int mode, off_t offset, off_t length) { OR_ERRNO(fallocate(fd, mode, offset, length)); }
+int clinux_fdatasync(int fd) { OR_ERRNO(fdatasync(fd)); }
+
+int clinux_mmap(void **out, void *hint, size_t length, int prot, int flags, int fd, off_t offset) {
+  void *address = mmap(hint, length, prot, flags, fd, offset);
+  if (address == MAP_FAILED) return -errno;
+  *out = address;
+  return 0;
+}
+int clinux_munmap(void *address, size_t length) { OR_ERRNO(munmap(address, length)); }
+int clinux_madvise(void *address, size_t length, int advice) { OR_ERRNO(madvise(address, length, advice)); }
+int clinux_ioctl(int fd, unsigned long request, uintptr_t argument) { OR_ERRNO(ioctl(fd, request, argument)); }
+int clinux_fcntl(int fd, int command, long argument) { OR_ERRNO(fcntl(fd, command, argument)); }
+
+static int ofd(int fd, int command, short type, off_t start, off_t length, struct flock *out) {
+  struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length, .l_pid = 0};
+  int result = fcntl(fd, command, &lock);
+  if (out) *out = lock;
+  return result < 0 ? -errno : 0;
+}
+int clinux_ofd_lock(int fd, int exclusive, off_t start, off_t length) {
+  return ofd(fd, F_OFD_SETLK, exclusive ? F_WRLCK : F_RDLCK, start, length, NULL);
+}
+int clinux_ofd_unlock(int fd, off_t start, off_t length) { return ofd(fd, F_OFD_SETLK, F_UNLCK, start, length, NULL); }
+int clinux_ofd_test(int fd, off_t start, off_t length) {
+  struct flock lock;
+  int result = ofd(fd, F_OFD_GETLK, F_WRLCK, start, length, &lock);
+  return result < 0 ? result : lock.l_type != F_UNLCK;
+}
+
+int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
+int clinux_futex_wait(uint32_t *word, uint32_t expected, const struct timespec *timeout) {
+  OR_ERRNO((int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout, NULL, 0));
+}
+int clinux_futex_wake(uint32_t *word, int count) {
+  OR_ERRNO((int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0));
+}
+void clinux_thread_name(const char *name) { pthread_setname_np(pthread_self(), name); }
+int clinux_tgkill(int tid, int signal) { OR_ERRNO((int)syscall(SYS_tgkill, getpid(), tid, signal)); }

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+import Glibc
+import Synchronization
+
+/// The machine lock: held by the main loop except while it sleeps, and by a vCPU while it handles an exit.
+///
+/// It guards every device register, the PCI configuration and the address spaces. A vCPU never waits for I/O while it
+/// holds it. Not recursive; `preconditionHeld` states the rule where a function needs it.
+public final class MachineLock: @unchecked Sendable {
+  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  // The holder's thread, for preconditions only; written by the holder.
+  private let holder = Atomic<UInt>(0)
+  private let waiting = Atomic<Int>(0)
+
+  /// An unlocked lock.
+  public init() { pthread_mutex_init(mutex, nil) }
+
+  deinit {
+    pthread_mutex_destroy(mutex)
+    mutex.deallocate()
+  }
+
+  /// Takes the lock, waiting for it if need be.
+  public func lock() {
+    waiting.add(1, ordering: .relaxed)
+    pthread_mutex_lock(mutex)
+    waiting.subtract(1, ordering: .relaxed)
+    holder.store(MachineLock.me, ordering: .relaxed)
+  }
+
+  /// Gives the lock back. Only the holder may.
+  public func unlock() {
+    holder.store(0, ordering: .relaxed)
+    pthread_mutex_unlock(mutex)
+  }
+
+  /// Whether some thread waits for the lock now; the main loop yields then, as the mutex itself is not fair.
+  public var isContended: Bool { waiting.load(ordering: .relaxed) > 0 }
+
+  /// Whether the calling thread holds the lock.
+  public var isHeld: Bool { holder.load(ordering: .relaxed) == MachineLock.me }
+
+  /// States that the caller must hold the lock.
+  public func preconditionHeld() { precondition(isHeld, "the machine lock is not held by this thread") }
+
+  /// Runs `body` with the lock held.
+  public func withLock<T>(_ body: () throws -> T) rethrows -> T {
+    lock()
+    defer { unlock() }
+    return try body()
+  }
+
+  private static var me: UInt { UInt(pthread_self()) }
+}
