@@ -52,6 +52,12 @@ int clinux_futex_wait(uint32_t *word, uint32_t expected, const struct timespec *
 int clinux_futex_wake(uint32_t *word, int count);
 /// Sets the calling thread's name as debuggers and /proc show it (15 characters at most).
 void clinux_thread_name(const char *name);
+/// Blocks the `count` signals in `signals` for the calling thread and those it starts, and makes a descriptor that reads them.
+int clinux_signalfd(const int *signals, int count);
+/// Reads one signal's number from a descriptor made by clinux_signalfd; 0 where none is waiting.
+int clinux_signalfd_read(int fd);
+/// User and system CPU time of the process in microseconds, and its largest resident size in KiB.
+void clinux_usage(uint64_t *user_us, uint64_t *system_us, uint64_t *resident_max_kib);
 /// Sends a signal to one thread of this process.
 int clinux_tgkill(int tid, int signal);
 
