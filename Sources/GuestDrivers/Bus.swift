@@ -15,7 +15,7 @@
 ///
 /// Functions are non-mutating so that a bus can be a thin value or a final class; a bus belongs to the processor that
 /// runs the program, except where a function says otherwise.
-public protocol Bus {
+public protocol Bus: SendableMetatype {
   // MARK: Ports
 
   /// Reads one byte from an I/O port.
