@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Registers that a guest can read and write at offsets of their own: what a device puts into an address space.
+///
+/// Whoever maps a block keeps it alive until it has been unmapped and the access under way has returned; a lookup
+/// counts no references.
 open class RegisterBlock {
   /// For subclasses.
   public init() {}
@@ -20,10 +23,25 @@ open class RegisterBlock {
 public final class AddressSpace {
   private struct Entry {
     var start: UInt64
-    var byteCount: UInt64
+    /// Last address of the block, so that a block may end at the very top of the space.
+    var last: UInt64
     var block: RegisterBlock
   }
+
+  // What a lookup needs, flat: disjoint pieces by rising address, each owned by the first entry mapped there.
+  private struct Piece {
+    var first: UInt64
+    var last: UInt64
+    var blockStart: UInt64
+    var blockLast: UInt64
+    var block: Unmanaged<RegisterBlock>
+  }
+
+  // By age: where two overlap, the older one answers.
   private var entries: [Entry] = []
+  private var pieces: [Piece] = []
+  // The piece that answered last: guests touch the same registers again and again.
+  private var recent = 0
 
   /// A space in which nothing answers.
   public init() {}
@@ -32,36 +50,88 @@ public final class AddressSpace {
   /// - Returns: false where the range is empty or wraps; nothing is mapped then.
   @discardableResult
   public func map(_ block: RegisterBlock, at start: UInt64, byteCount: UInt64) -> Bool {
-    guard byteCount > 0, !start.addingReportingOverflow(byteCount - 1).overflow else { return false }
-    entries.append(Entry(start: start, byteCount: byteCount, block: block))
+    guard byteCount > 0 else { return false }
+    let (last, wraps) = start.addingReportingOverflow(byteCount - 1)
+    guard !wraps else { return false }
+    entries.append(Entry(start: start, last: last, block: block))
+    flatten()
     return true
   }
 
   /// Unmaps every range of `block`.
-  public func unmap(_ block: RegisterBlock) { entries.removeAll { $0.block === block } }
+  public func unmap(_ block: RegisterBlock) {
+    entries.removeAll { $0.block === block }
+    flatten()
+  }
+
+  /// Unmaps the ranges of `block` that start at `start`; others of the same block stay.
+  public func unmap(_ block: RegisterBlock, at start: UInt64) {
+    entries.removeAll { $0.block === block && $0.start == start }
+    flatten()
+  }
+
+  /// Whether some block answers at `address`.
+  public func isMapped(_ address: UInt64) -> Bool { find(address) != nil }
 
   /// Reads `width` bytes; nil where nothing answers or the access runs over the end of a block.
   public func read(_ address: UInt64, width: Int) -> UInt64? {
-    guard let (block, offset) = find(address, width: width) else { return nil }
-    return block.read(offset: offset, width: width)
+    guard let index = find(address), UInt64(width) - 1 <= pieces[index].blockLast - address else { return nil }
+    let offset = address - pieces[index].blockStart
+    let block = pieces[index].block
+    // The block's owner keeps it alive during the access, so no reference is counted for it.
+    return block._withUnsafeGuaranteedRef { $0.read(offset: offset, width: width) }
   }
 
   /// Writes `width` bytes.
   /// - Returns: false where nothing answers; the write is lost then, as on a PC's bus.
   @discardableResult
   public func write(_ address: UInt64, width: Int, value: UInt64) -> Bool {
-    guard let (block, offset) = find(address, width: width) else { return false }
-    block.write(offset: offset, width: width, value: value)
+    guard let index = find(address), UInt64(width) - 1 <= pieces[index].blockLast - address else { return false }
+    let offset = address - pieces[index].blockStart
+    let block = pieces[index].block
+    // A write may map and unmap blocks, so the table is not touched during the call.
+    block._withUnsafeGuaranteedRef { $0.write(offset: offset, width: width, value: value) }
     return true
   }
 
-  private func find(_ address: UInt64, width: Int) -> (RegisterBlock, UInt64)? {
-    for entry in entries {
-      let offset = address &- entry.start
-      if offset < entry.byteCount {
-        return UInt64(width) <= entry.byteCount - offset ? (entry.block, offset) : nil
-      }
+  private func find(_ address: UInt64) -> Int? {
+    if recent < pieces.count, pieces[recent].first <= address, address <= pieces[recent].last { return recent }
+    var low = 0
+    var high = pieces.count
+    while low < high {
+      let middle = (low + high) / 2
+      if pieces[middle].last < address { low = middle + 1 } else { high = middle }
     }
-    return nil
+    guard low < pieces.count, pieces[low].first <= address else { return nil }
+    recent = low
+    return low
+  }
+
+  /// Makes the flat table again; blocks come and go rarely (a guest moves a BAR), lookups are many.
+  private func flatten() {
+    var flat: [Piece] = []
+    for entry in entries {
+      var first = entry.start
+      var covered = false
+      // `flat` is sorted, so the gaps that older entries leave come in rising order.
+      let older = flat
+      for piece in older where piece.last >= first && piece.first <= entry.last {
+        if piece.first > first { flat.append(AddressSpace.piece(of: entry, from: first, to: piece.first - 1)) }
+        if piece.last >= entry.last {
+          covered = true
+          break
+        }
+        first = piece.last + 1
+      }
+      if !covered { flat.append(AddressSpace.piece(of: entry, from: first, to: entry.last)) }
+      flat.sort { $0.first < $1.first }
+    }
+    pieces = flat
+    recent = 0
+  }
+
+  private static func piece(of entry: Entry, from first: UInt64, to last: UInt64) -> Piece {
+    Piece(
+      first: first, last: last, blockStart: entry.start, blockLast: entry.last, block: .passUnretained(entry.block))
   }
 }

@@ -40,7 +40,8 @@ open class InterruptController: @unchecked Sendable {
   /// For subclasses.
   public init() {}
 
-  /// Makes a route for one vector; main thread, at any time.
+  /// Makes a route for one vector. Called when the guest first uses the vector: on the thread that handles its exit,
+  /// with the machine lock held, or on the main thread while the machine is assembled.
   open func makeRoute() -> InterruptRoute { InterruptRoute(controller: self) }
 
   /// Delivers one message. Any thread; must not block.

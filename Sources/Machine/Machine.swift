@@ -6,12 +6,15 @@ import GuestMemory
 import HostSystem
 
 /// A machine: memory, address spaces, devices, and the loop that runs them.
+///
+/// It is assembled on the main thread (`add`, `attach`, `interrupts`, `vcpus`), then `run` there until something asks for
+/// its end.
 public final class Machine: @unchecked Sendable {
   /// Guest RAM.
   public let memory: GuestMemory
   /// The main loop; it holds `lock` except while it sleeps.
   public let mainLoop: EventLoop
-  /// Guards everything below.
+  /// Guards everything below, except where a declaration says otherwise.
   public let lock = MachineLock()
   /// Device memory.
   public let memorySpace = AddressSpace()
@@ -19,13 +22,64 @@ public final class Machine: @unchecked Sendable {
   public let portSpace = AddressSpace()
   /// Doorbells mapped now.
   public let doorbells = DoorbellTable()
-  /// The accelerator's interrupt side; set while the machine is assembled.
+  /// The PCI bus, with its host bridge and ISA bridge.
+  public let pci = PCIHost()
+  /// The accelerator's interrupt side; set while the machine is assembled, before the guest runs.
   public var interrupts = InterruptController()
+  /// The vCPU threads; set while the machine is assembled. Whoever made them starts them; `run` stops them.
+  public var vcpus: (any VCPUGroup)?
+  /// What a guest's request for a reset does; set while the machine is assembled.
+  public var resetPolicy = ResetPolicy.shutdown
+  /// Everything added, oldest first; the PCI bridges are the first two.
+  public private(set) var devices: [Device] = []
 
-  /// Assembles a machine without devices.
+  /// What other threads ask of the main loop.
+  let requests: MachineRequests
+
+  /// Assembles a machine without devices but the bridges of its PCI bus.
   public init(memory: GuestMemory, mainLoop: EventLoop) {
     self.memory = memory
     self.mainLoop = mainLoop
+    requests = MachineRequests(loop: mainLoop)
+    pci.connect(to: self)
+  }
+
+  // MARK: Assembly. Main thread, with or without the machine lock.
+
+  /// Takes a device into the machine, which owns it from now on.
+  public func add(_ device: Device) {
+    withLockIfNeeded {
+      precondition(device.machine == nil, "the device is part of a machine already")
+      devices.append(device)
+      device.machine = self
+      device.added(to: self)
+    }
+  }
+
+  /// Takes a PCI function into the machine and puts it on the bus at its address, which must be free.
+  public func attach(_ function: PCIFunction) {
+    withLockIfNeeded {
+      pci.attach(function)
+      add(function)
+    }
+  }
+
+  /// Shuts a device down and takes it out of the machine; a PCI function leaves the bus. It must be quiet.
+  public func remove(_ device: Device) {
+    withLockIfNeeded {
+      precondition(device.isQuiet && device.machine === self, "only a quiet device of this machine can leave")
+      device.shutdown()
+      if let function = device as? PCIFunction { pci.detach(function) }
+      devices.removeAll { $0 === device }
+      device.machine = nil
+    }
+  }
+
+  /// The device of this name; nil where there is none.
+  public func device(named name: String) -> Device? { devices.first { $0.name == name } }
+
+  private func withLockIfNeeded(_ body: () -> Void) {
+    if lock.isHeld { body() } else { lock.withLock(body) }
   }
 
   // MARK: Exits. Any vCPU thread, machine lock not held: each takes it for the access.

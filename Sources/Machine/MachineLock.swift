@@ -10,7 +10,10 @@ public final class MachineLock: @unchecked Sendable {
   private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
   // The holder's thread, for preconditions only; written by the holder.
   private let holder = Atomic<UInt>(0)
+  // Threads between asking for the lock and getting it.
   private let waiting = Atomic<Int>(0)
+  // How often the lock was taken; written by the holder. `yield` watches it to see that another thread had its turn.
+  private let acquisitions = Atomic<UInt>(0)
 
   /// An unlocked lock.
   public init() { pthread_mutex_init(mutex, nil) }
@@ -22,9 +25,14 @@ public final class MachineLock: @unchecked Sendable {
 
   /// Takes the lock, waiting for it if need be.
   public func lock() {
-    waiting.add(1, ordering: .relaxed)
-    pthread_mutex_lock(mutex)
-    waiting.subtract(1, ordering: .relaxed)
+    if pthread_mutex_trylock(mutex) != 0 {
+      waiting.add(1, ordering: .relaxed)
+      pthread_mutex_lock(mutex)
+      // The turn is counted before the wait ends, so that `yield` never sees a moment with neither.
+      // Pairs with the acquiring loads in yield().
+      acquisitions.add(1, ordering: .releasing)
+      waiting.subtract(1, ordering: .releasing)
+    }
     holder.store(MachineLock.me, ordering: .relaxed)
   }
 
@@ -36,6 +44,19 @@ public final class MachineLock: @unchecked Sendable {
 
   /// Whether some thread waits for the lock now; the main loop yields then, as the mutex itself is not fair.
   public var isContended: Bool { waiting.load(ordering: .relaxed) > 0 }
+
+  /// Gives the lock to a thread that waits for it, and takes it again afterwards. Only the holder may.
+  ///
+  /// A mutex may be taken again by the thread that just gave it back, so giving it back is not enough: this waits
+  /// until another thread has had it (or none waits any more).
+  public func yield() {
+    guard isContended else { return }
+    let seen = acquisitions.load(ordering: .relaxed)
+    unlock()
+    // Pairs with the releasing updates in lock().
+    while acquisitions.load(ordering: .acquiring) == seen, waiting.load(ordering: .acquiring) > 0 { sched_yield() }
+    lock()
+  }
 
   /// Whether the calling thread holds the lock.
   public var isHeld: Bool { holder.load(ordering: .relaxed) == MachineLock.me }

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// The life of a machine: its main loop, reset, and the shutdown that loses nothing.
+import EventLoop
+import HostSystem
+
+extension Machine {
+  // MARK: Requests. Any thread, machine lock not needed.
+
+  /// Asks the machine to end; the first reason counts, and `run` returns it. Any thread, any number of times.
+  public func requestShutdown(_ reason: ShutdownReason) { requests.askForShutdown(reason) }
+
+  /// Why the machine is to end; nil while nothing has asked for it. Any thread.
+  public var shutdownReason: ShutdownReason? { requests.reason }
+
+  /// Asks for a reset, as a guest does: what happens is up to `resetPolicy`. Any thread.
+  public func requestReset() {
+    switch resetPolicy {
+    case .shutdown: requestShutdown(.reset)
+    case .resetDevices: requests.askForReset()
+    }
+  }
+
+  /// Makes a sleeping main loop look again at `Device.isQuiet`: for a device that became quiet on another thread.
+  /// Any thread; the device must still be part of the machine when this returns.
+  public func deviceBecameQuiet() { requests.wakeForQuiet() }
+
+  // MARK: The main loop
+
+  /// Runs the machine on this thread until a shutdown is requested, then ends it in order: stops the vCPUs, drains and
+  /// shuts down every device. Call it once.
+  ///
+  /// The caller has started the vCPUs (`vcpus?.start()`), if there are any. The thread holds the machine lock except
+  /// while the loop sleeps, and lets waiting vCPUs have it between rounds of a loop that never sleeps.
+  /// - Returns: the first reason that was given.
+  public func run() -> ShutdownReason {
+    lock.lock()
+    defer { lock.unlock() }
+    mainLoop.setSleepHooks(before: { [lock] in lock.unlock() }, after: { [lock] in lock.lock() })
+    defer { mainLoop.setSleepHooks(before: {}, after: {}) }
+    while !requests.shutdownIsDue {
+      runLoopRound()
+      if requests.takeReset() { resetDevices() }
+    }
+    stopVCPUs()
+    drain()
+    // Younger devices may use older ones, so they leave first.
+    for device in devices.reversed() { device.shutdown() }
+    guard let reason = requests.reason else { preconditionFailure("a shutdown has a reason") }
+    return reason
+  }
+
+  private func runLoopRound() {
+    mainLoop.runOnce(mayBlock: true)
+    if lock.isContended { lock.yield() }
+  }
+
+  /// Stops taking requests and runs the loop until the last one is done.
+  private func drain() {
+    for device in devices { device.quiesce() }
+    while !devices.allSatisfy(\.isQuiet) { runLoopRound() }
+  }
+
+  /// Drains first: after a reset no late completion reaches guest memory.
+  private func resetDevices() {
+    drain()
+    for device in devices { device.reset() }
+    for device in devices { device.resume() }
+  }
+
+  private func stopVCPUs() {
+    guard let vcpus else { return }
+    vcpus.requestStop()
+    // A vCPU may wait for the lock to finish its last exit.
+    lock.unlock()
+    vcpus.join()
+    lock.lock()
+  }
+}

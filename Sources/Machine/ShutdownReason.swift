@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Why a machine ended.
+public enum ShutdownReason: Equatable, Sendable {
+  /// The guest ended the machine through the debug exit port, with this process exit status.
+  case guestExit(status: Int32)
+  /// A signal asked this process to end.
+  case signal(Int32)
+  /// The guest asked for a reset (port 0xcf9, triple fault), and the machine's policy is to end then.
+  case reset
+  /// The host's user asked for it (QMP `quit`, the end of a test).
+  case hostRequest
+
+  /// One word that fits an atomic: the case in the upper half (never 0, which means "none"), its value in the lower.
+  var word: UInt64 {
+    switch self {
+    case .guestExit(let status): 1 << 32 | UInt64(UInt32(bitPattern: status))
+    case .signal(let number): 2 << 32 | UInt64(UInt32(bitPattern: number))
+    case .reset: 3 << 32
+    case .hostRequest: 4 << 32
+    }
+  }
+
+  /// The reason that `word` stands for; nil for 0.
+  init?(word: UInt64) {
+    let value = Int32(bitPattern: UInt32(truncatingIfNeeded: word))
+    switch word >> 32 {
+    case 1: self = .guestExit(status: value)
+    case 2: self = .signal(value)
+    case 3: self = .reset
+    case 4: self = .hostRequest
+    default: return nil
+    }
+  }
+}
+
+/// What a guest's request for a reset does.
+public enum ResetPolicy: Equatable, Sendable {
+  /// The machine shuts down with `ShutdownReason.reset`: a directly booted kernel has no firmware to return to.
+  case shutdown
+  /// Every device is drained and reset, and the machine goes on.
+  case resetDevices
+}
