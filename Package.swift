@@ -34,29 +34,31 @@ let package = Package(
     module("GuestMemory", ["HostSystem"]),
     module("GuestDrivers"),
     // Floor 2
-    module("EventLoop", ["HostSystem"]),
+    module("EventLoop", ["CURing", "HostSystem"]),
     // Floor 3
-    module("AsyncIO", ["EventLoop", "HostSystem"]),
+    module("AsyncIO", ["CURing", "EventLoop", "HostSystem"]),
     // Floor 4
     module("Block", ["AsyncIO", "EventLoop", "HostSystem"]),
     // Floor 5
-    module("Machine", ["GuestMemory", "EventLoop", "HostSystem"]),
+    module("Machine", ["GuestMemory", "EventLoop", "HostSystem", .product(name: "Logging", package: "swift-log")]),
     // Floor 6
     module("VirtioBlock", ["Machine", "Block"]),
     module("Platform", ["Machine"]),
     // Floor 7
     module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
     // Floor 8
-    module("Bench", ["VirtioBlock", "Platform", "Accelerators"]),
+    module("Assembly", ["VirtioBlock", "Platform", "Accelerators"]),
+    module("Bench", ["Assembly"]),
     // Floor 9
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Bench",
+        "Assembly", "Bench",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: swiftSettings),
+    tests("VirtioBlockTests", ["VirtioBlock"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -19,8 +19,8 @@ public func writeWholeFile(_ path: String, _ bytes: [UInt8]) throws(SystemError)
   let descriptor = try OwnedDescriptor.open(path, flags: O_WRONLY | O_CREAT | O_TRUNC)
   var written = 0
   while written < bytes.count {
-    written += try bytes.withUnsafeBytes { (buffer) throws(SystemError) -> Int in
-      try checked("write") { clinux_write(descriptor.number, buffer.baseAddress! + written, buffer.count - written) }
+    written += try checked("write") {
+      bytes.withUnsafeBytes { clinux_write(descriptor.number, $0.baseAddress! + written, $0.count - written) }
     }
   }
 }

@@ -196,7 +196,10 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   /// A stopped queue has its last request back. On the loop.
   func queueBecameQuiet() {
-    if queues.allSatisfy({ $0.isIdle }) { quiet.store(true, ordering: .releasing) }
+    guard queues.allSatisfy({ $0.isIdle }) else { return }
+    quiet.store(true, ordering: .releasing)
+    // A main loop that drains sleeps until it is told to look again.
+    if !isOnMainLoop { machine?.deviceBecameQuiet() }
   }
 
   private var isOnMainLoop: Bool { machine.map { backend.loop === $0.mainLoop } ?? true }
@@ -357,4 +360,9 @@ private func serialWords(_ serial: String) -> (UInt64, UInt64, UInt32) {
     for (index, byte) in serial.utf8.prefix(Limit.serialBytes).enumerated() { bytes[index] = byte }
   }
   return words
+}
+
+extension VirtioBlockDevice {
+  /// Looks at a queue now, as its doorbell would have it. On the loop's thread.
+  public func processQueue(_ index: Int) { queues[index].process() }
 }

@@ -18,7 +18,8 @@ final class VirtioBlockQueue: BlockClient {
   private unowned(unsafe) let device: VirtioBlockDevice
   private let backend: BlockBackend
   private let memory: GuestMemory
-  private let loop: EventLoop
+  // The backend owns its loop and outlives the queue; unmanaged so that a completion counts no reference.
+  private unowned(unsafe) let loop: EventLoop
   private let slotCount: Int
   private let iovecsPerSlot: Int
   private let requests: UnsafeMutablePointer<BlockRequest>
@@ -30,6 +31,8 @@ final class VirtioBlockQueue: BlockClient {
   private(set) var inFlight = 0
   private var isPaused = false
   private var publisher: Publisher?
+  // The same object, for the hot path: set with it, valid as long as it.
+  private var publish: Unmanaged<Publisher>?
   private var doorbell: DoorbellHandler?
 
   /// Publishes the used ring at the end of the batch, so that completions of one round cost one interrupt.
@@ -39,7 +42,7 @@ final class VirtioBlockQueue: BlockClient {
       self.queue = queue
       super.init(loop: queue.loop)
     }
-    override func run() { queue.publish() }
+    override func run() { queue.publishUsed() }
   }
 
   private final class DoorbellHandler: DescriptorHandler {
@@ -94,7 +97,11 @@ final class VirtioBlockQueue: BlockClient {
     self.ring = ring
     self.context = context
     isPaused = false
-    if publisher == nil { publisher = Publisher(queue: self) }
+    if publisher == nil {
+      let new = Publisher(queue: self)
+      publisher = new
+      publish = Unmanaged.passUnretained(new)
+    }
     if doorbell == nil {
       let handler = DoorbellHandler(queue: self)
       doorbell = handler
@@ -210,10 +217,10 @@ final class VirtioBlockQueue: BlockClient {
   private func finish(head: UInt16, status: UnsafeMutableRawPointer, value: UInt8, written: UInt32) {
     clinux_store8(status, value)
     ring!.push(head: head, writtenBytes: written)
-    loop.deferToBatchEnd(publisher.unsafelyUnwrapped)
+    publish.unsafelyUnwrapped._withUnsafeGuaranteedRef { loop.deferToBatchEnd($0) }
   }
 
-  private func publish() {
+  private func publishUsed() {
     if ring != nil, ring!.publish() { device.interruptQueue(index) }
   }
 }
