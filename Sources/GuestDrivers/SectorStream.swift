@@ -16,6 +16,7 @@ struct SectorStream<B: Bus> {
   func read(
     first: UInt64, count: UInt64, _ consume: (_ address: UInt64, _ byteCount: UInt64) -> Void
   ) throws(VirtioError) -> Bool {
+    try queue.checkIdle()
     var isGood = true
     var submitted: UInt64 = 0
     var consumed: UInt64 = 0
@@ -51,6 +52,7 @@ struct SectorStream<B: Bus> {
   func write(
     first: UInt64, count: UInt64, _ produce: (_ address: UInt64, _ byteCount: UInt64) -> Void
   ) throws(VirtioError) -> Bool {
+    try queue.checkIdle()
     var isGood = true
     var submitted: UInt64 = 0
     var slot = 0
