@@ -24,7 +24,9 @@ struct SectorStream<B: Bus> {
     var oldestSlot = 0
     while consumed < count {
       var isKickDue = false
-      while submitted < count, isGood, queue.inFlightCount < slotCount, !isHeld(nextSlot, oldestSlot, submitted, consumed) {
+      while submitted < count, isGood, queue.inFlightCount < slotCount,
+        !isHeld(nextSlot, oldestSlot, submitted, consumed)
+      {
         submit(nextSlot, VirtioBlockType.read, first + submitted, sectors(at: submitted, of: count))
         submitted += sectors(at: submitted, of: count)
         nextSlot = (nextSlot + 1) % slotCount

@@ -393,7 +393,8 @@ extension VirtioBlockQueue: @unchecked Sendable {}
 extension SplitVirtqueue {
   /// Goes on with another processor's ring; the other is not used any more.
   init(continuing other: SplitVirtqueue<B>, on bus: B) {
-    self = SplitVirtqueue(bus: bus, memory: other.descriptorTable, size: other.size, usesEventIndex: other.usesEventIndex)
+    self = SplitVirtqueue(
+      bus: bus, memory: other.descriptorTable, size: other.size, usesEventIndex: other.usesEventIndex)
     adoptIndices(of: other)
   }
 }

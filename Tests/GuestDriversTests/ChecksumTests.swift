@@ -3,7 +3,8 @@ import GuestDrivers
 import Testing
 
 @Suite struct ChecksumTests {
-  @Test(arguments: [("123456789", 0xCBF4_3926), ("", 0), ("a", 0xE8B7_BE43), ("abc", 0x3524_41C2)] as [(String, UInt32)])
+  @Test(
+    arguments: [("123456789", 0xCBF4_3926), ("", 0), ("a", 0xE8B7_BE43), ("abc", 0x3524_41C2)] as [(String, UInt32)])
   func crc32IsThatOfTheStandard(text: String, expected: UInt32) {
     let crc = CRC32()
     let state = text.utf8.reduce(CRC32.start) { crc.advanced($0, by: $1) }

@@ -232,8 +232,10 @@ final class FakeMachine: Bus {
     let sector = ramRead64(chain[0].address + 8)
     let dataBytes = chain.dropFirst().dropLast().reduce(0) { $0 + $1.byteCount }
     var written: UInt32 = 1
-    guard type >= 2 || dataBytes % 512 == 0 && sector < UInt64(FakeMachine.sectorCount)
-      && Int(sector) * 512 + dataBytes <= disk.count
+    guard
+      type >= 2
+        || dataBytes % 512 == 0 && sector < UInt64(FakeMachine.sectorCount)
+          && Int(sector) * 512 + dataBytes <= disk.count
     else {
       ramWrite8(chain[chain.count - 1].address, VirtioBlockStatus.ioError)
       return written

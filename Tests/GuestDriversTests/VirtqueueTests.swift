@@ -3,8 +3,9 @@ import GuestDrivers
 import Testing
 
 @Suite struct VirtqueueTests {
-  private func makeQueue(_ bus: FakeMachine, size: UInt16 = 4, usesEventIndex: Bool) throws -> SplitVirtqueue<FakeMachine>
-  {
+  private func makeQueue(_ bus: FakeMachine, size: UInt16 = 4, usesEventIndex: Bool) throws -> SplitVirtqueue<
+    FakeMachine
+  > {
     let bytes = SplitVirtqueue<FakeMachine>.byteCount(size: size)
     let memory = try #require(bus.allocate(byteCount: bytes, alignment: 16))
     return SplitVirtqueue(bus: bus, memory: memory, size: size, usesEventIndex: usesEventIndex)
