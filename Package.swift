@@ -33,6 +33,9 @@ let package = Package(
     module("HostSystem", ["CLinux", "CURing"]),
     module("GuestMemory", ["HostSystem"]),
     module("GuestDrivers"),
+    // Images that boot, written into a Swift file by the plugin. They are data to every floor.
+    .plugin(name: "GuestImagePlugin", capability: .buildTool(), path: "Tools/GuestImagePlugin"),
+    .target(name: "GuestImages", path: "Images/GuestImages", plugins: ["GuestImagePlugin"]),
     // Floor 2
     module("EventLoop", ["CURing", "HostSystem"]),
     // Floor 3
@@ -59,6 +62,8 @@ let package = Package(
       ],
       swiftSettings: swiftSettings),
     tests("VirtioBlockTests", ["VirtioBlock"]),
+    tests("GuestDriversTests", ["GuestDrivers"]),
+    tests("GuestImagesTests", ["GuestImages"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -143,6 +143,7 @@ public struct BlockLoad<B: Bus> {
   /// Runs the load to its end; nothing is in flight then, unless an error is thrown.
   public func run<R: LatencyRecorder>(recorder: inout R) throws(VirtioError) -> Result {
     let queue = self.queue
+    try queue.checkIdle()
     let starts = UnsafeMutablePointer<UInt64>.allocate(capacity: parameters.depth)
     starts.initialize(repeating: 0, count: parameters.depth)
     defer { starts.deallocate() }

@@ -11,6 +11,14 @@ public struct GPTPartition: Equatable, Sendable {
   /// Whether the name is exactly "scratch".
   public var isScratch: Bool
 
+  /// Describes an entry.
+  public init(number: Int, firstBlock: UInt64, lastBlock: UInt64, isScratch: Bool) {
+    self.number = number
+    self.firstBlock = firstBlock
+    self.lastBlock = lastBlock
+    self.isScratch = isScratch
+  }
+
   /// How many logical blocks it has.
   public var blockCount: UInt64 { lastBlock &- firstBlock &+ 1 }
 }
@@ -51,6 +59,9 @@ public struct GUIDPartitionTable: Sendable {
   public private(set) var partitions: [GPTPartition] = []
   /// Where the backup header is.
   public private(set) var backupBlock: UInt64 = 0
+
+  /// A table without entries.
+  public init() {}
 
   /// An entry by its number.
   public func partition(_ number: Int) -> GPTPartition? {

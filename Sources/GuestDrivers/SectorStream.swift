@@ -16,6 +16,7 @@ struct SectorStream<B: Bus> {
   func read(
     first: UInt64, count: UInt64, _ consume: (_ address: UInt64, _ byteCount: UInt64) -> Void
   ) throws(VirtioError) -> Bool {
+    try queue.checkIdle()
     var isGood = true
     var submitted: UInt64 = 0
     var consumed: UInt64 = 0
@@ -23,7 +24,9 @@ struct SectorStream<B: Bus> {
     var oldestSlot = 0
     while consumed < count {
       var isKickDue = false
-      while submitted < count, isGood, queue.inFlightCount < slotCount, !isHeld(nextSlot, oldestSlot, submitted, consumed) {
+      while submitted < count, isGood, queue.inFlightCount < slotCount,
+        !isHeld(nextSlot, oldestSlot, submitted, consumed)
+      {
         submit(nextSlot, VirtioBlockType.read, first + submitted, sectors(at: submitted, of: count))
         submitted += sectors(at: submitted, of: count)
         nextSlot = (nextSlot + 1) % slotCount
@@ -51,6 +54,7 @@ struct SectorStream<B: Bus> {
   func write(
     first: UInt64, count: UInt64, _ produce: (_ address: UInt64, _ byteCount: UInt64) -> Void
   ) throws(VirtioError) -> Bool {
+    try queue.checkIdle()
     var isGood = true
     var submitted: UInt64 = 0
     var slot = 0

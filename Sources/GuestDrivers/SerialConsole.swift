@@ -43,7 +43,9 @@ public struct SerialConsole<B: Bus> {
   /// Writes one byte as soon as the transmitter is empty.
   public func byte(_ value: UInt8) {
     var reads = 0
-    while bus.in8(base + Register.lineStatus) & SerialConsole.transmitterEmpty == 0, reads < SerialConsole.statusReadsMax {
+    while bus.in8(base + Register.lineStatus) & SerialConsole.transmitterEmpty == 0,
+      reads < SerialConsole.statusReadsMax
+    {
       reads += 1
     }
     bus.out8(base + Register.data, value)

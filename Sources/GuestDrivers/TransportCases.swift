@@ -95,6 +95,7 @@ extension TestRun {
     }
     attempt("a reset with requests in flight is acknowledged") { () throws(VirtioError) in
       let queue = disk.queue
+      try queue.checkIdle()
       let count = min(TestRun.chunkCount, queue.depth)
       for slot in 0..<count {
         queue.prepare(

@@ -40,6 +40,13 @@ public struct VirtioBlockCompletion: Equatable, Sendable {
   public var status: UInt8
   /// How many bytes the device says it wrote, the status byte included.
   public var usedByteCount: UInt32
+
+  /// Describes the end of the request in `slot`.
+  public init(slot: Int, status: UInt8, usedByteCount: UInt32) {
+    self.slot = slot
+    self.status = status
+    self.usedByteCount = usedByteCount
+  }
 }
 
 /// One request queue of a virtio-blk device, with a fixed set of request slots.
@@ -359,11 +366,20 @@ public final class VirtioBlockQueue<B: Bus> {
     return completion
   }
 
+  /// Throws unless every slot may be prepared.
+  func checkIdle() throws(VirtioError) {
+    guard !isBroken, inFlightCount == 0 else {
+      throw .deviceBroken
+    }
+  }
+
   /// Does one request in slot 0 and waits for it.
-  /// - Precondition: nothing is in flight.
+  ///
+  /// Where an earlier request never ended, the queue counts as broken until the device is started again.
   public func perform(
     type: UInt32, sector: UInt64, address: UInt64, byteCount: UInt32, segmentBytes: UInt32 = 0
   ) throws(VirtioError) -> VirtioBlockCompletion {
+    try checkIdle()
     prepare(slot: 0, type: type, address: address, byteCount: byteCount, segmentBytes: segmentBytes)
     submit(slot: 0, sector: sector)
     kick()
@@ -377,7 +393,8 @@ extension VirtioBlockQueue: @unchecked Sendable {}
 extension SplitVirtqueue {
   /// Goes on with another processor's ring; the other is not used any more.
   init(continuing other: SplitVirtqueue<B>, on bus: B) {
-    self = SplitVirtqueue(bus: bus, memory: other.descriptorTable, size: other.size, usesEventIndex: other.usesEventIndex)
+    self = SplitVirtqueue(
+      bus: bus, memory: other.descriptorTable, size: other.size, usesEventIndex: other.usesEventIndex)
     adoptIndices(of: other)
   }
 }
