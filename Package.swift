@@ -43,7 +43,7 @@ let package = Package(
     module("Machine", ["GuestMemory", "EventLoop", "HostSystem"]),
     // Floor 6
     module("VirtioBlock", ["Machine", "Block"]),
-    module("Platform", ["Machine"]),
+    module("Platform", ["Machine", "EventLoop", "HostSystem"]),
     // Floor 7
     module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
     // Floor 8
