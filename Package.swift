@@ -57,6 +57,10 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: swiftSettings),
+    // Tests
+    tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
+    tests("MachineTests", ["Machine", "GuestMemory", "EventLoop", "HostSystem"]),
+    tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],
   swiftLanguageModes: [.v6]
 )
