@@ -46,7 +46,7 @@ let package = Package(
     module("Machine", ["GuestMemory", "EventLoop", "HostSystem", .product(name: "Logging", package: "swift-log")]),
     // Floor 6
     module("VirtioBlock", ["Machine", "Block"]),
-    module("Platform", ["Machine"]),
+    module("Platform", ["Machine", "EventLoop", "HostSystem"]),
     // Floor 7
     module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
     // Floor 8
@@ -61,9 +61,11 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: swiftSettings),
+    // Tests
     tests("VirtioBlockTests", ["VirtioBlock"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
+    tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -4,21 +4,46 @@ import Glibc
 
 extension GuestMemory {
   /// Reads a little-endian integer once; the bytes need not be aligned or lie in one region.
+  ///
+  /// An aligned integer of up to 8 bytes is read by one access, so a guest that changes it meanwhile is seen before or
+  /// after the change.
   public func load<T: FixedWidthInteger>(_ type: T.Type = T.self, at address: UInt64) throws(GuestMemoryError) -> T {
-    var value = T.zero
     let size = MemoryLayout<T>.size
-    if let host = pointer(at: address, byteCount: UInt64(size)) {
-      memcpy(&value, host, size)
-    } else {
+    guard let host = pointer(at: address, byteCount: UInt64(size)) else {
+      var value = T.zero
       try read(address: address, into: &value, byteCount: size)
+      return T(littleEndian: value)
     }
+    if UInt(bitPattern: host) % UInt(size) == 0 {
+      switch size {
+      case 1: return T(truncatingIfNeeded: clinux_load8(host))
+      case 2: return T(littleEndian: T(truncatingIfNeeded: clinux_load16(host)))
+      case 4: return T(littleEndian: T(truncatingIfNeeded: clinux_load32(host)))
+      case 8: return T(littleEndian: T(truncatingIfNeeded: clinux_load64(host)))
+      default: break
+      }
+    }
+    var value = T.zero
+    memcpy(&value, host, size)
     return T(littleEndian: value)
   }
 
   /// Writes a little-endian integer; the bytes need not be aligned or lie in one region.
+  ///
+  /// An aligned integer of up to 8 bytes is written by one access, so a guest never sees half of it.
   public func store<T: FixedWidthInteger>(_ value: T, at address: UInt64) throws(GuestMemoryError) {
+    let size = MemoryLayout<T>.size
     var value = value.littleEndian
-    try write(address: address, from: &value, byteCount: MemoryLayout<T>.size)
+    if let host = pointer(at: address, byteCount: UInt64(size)), UInt(bitPattern: host) % UInt(size) == 0 {
+      switch size {
+      case 1: return clinux_store8(host, UInt8(truncatingIfNeeded: value))
+      case 2: return clinux_store16(host, UInt16(truncatingIfNeeded: value))
+      case 4: return clinux_store32(host, UInt32(truncatingIfNeeded: value))
+      case 8: return clinux_store64(host, UInt64(truncatingIfNeeded: value))
+      default: break
+      }
+    }
+    try write(address: address, from: &value, byteCount: size)
   }
 
   /// Copies guest bytes out. Nothing is copied unless the whole range is RAM.

@@ -27,7 +27,9 @@ public final class GuestRegion: @unchecked Sendable {
   private let mapping: Mapping
 
   /// Makes a region of zeroed memory on a memfd of its own.
+  /// - Throws: what the host said; ENOMEM for a size that no host has.
   public init(start: UInt64, byteCount: UInt64, name: String = "spindle-ram") throws(SystemError) {
+    guard byteCount <= UInt64(Int.max) else { throw SystemError("mmap", code: ENOMEM) }
     self.start = start
     self.byteCount = byteCount
     file = try MemoryFile.make(name: name, byteCount: Int(byteCount))
@@ -153,7 +155,7 @@ public final class GuestMemory: @unchecked Sendable {
     return remaining == 0 ? used : nil
   }
 
-  /// Whether every byte of the range is RAM.
+  /// Whether every byte of the range is RAM; for an empty range, whether its start is.
   @inlinable
   public func contains(address: UInt64, byteCount: UInt64) -> Bool {
     if pointer(at: address, byteCount: byteCount) != nil { return true }
@@ -168,6 +170,7 @@ public final class GuestMemory: @unchecked Sendable {
       if remaining > 0 && position > UInt64.max - piece { return false }
       position &+= piece
     }
+    // An empty range got here because its start is not RAM.
     return byteCount > 0
   }
 }

@@ -45,6 +45,8 @@ extension Machine {
     drain()
     // Younger devices may use older ones, so they leave first.
     for device in devices.reversed() { device.shutdown() }
+    // What devices scheduled last runs while they are still alive.
+    mainLoop.runOnce(mayBlock: false)
     guard let reason = requests.reason else { preconditionFailure("a shutdown has a reason") }
     return reason
   }
