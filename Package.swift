@@ -23,6 +23,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
   ],
   targets: [
     // Floor 0: C shims.
@@ -51,12 +52,12 @@ let package = Package(
     module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
     // Floor 8
     module("Assembly", ["VirtioBlock", "Platform", "Accelerators"]),
-    module("Bench", ["Assembly"]),
+    module("Bench", ["Assembly", .product(name: "Histogram", package: "hdrhistogram-swift")]),
     // Floor 9
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Assembly", "Bench",
+        "Assembly", "Bench", "GuestImages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],

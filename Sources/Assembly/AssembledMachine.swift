@@ -38,14 +38,13 @@ public final class AssembledMachine {
     let mainLoop = try EventLoop(name: "main")
     mainLoop.pollNsMax = configuration.usesIOThreads ? 0 : configuration.pollNsMax
     machine = Machine(memory: memory, mainLoop: mainLoop)
-    serial = SerialPort(machine: machine, sink: sink)
+    serial = SerialPort(sink: sink)
     machine.lock.lock()
     defer { machine.lock.unlock() }
     machine.add(serial)
-    machine.add(DebugExit(machine: machine))
+    machine.add(DebugExit())
     machine.add(
-      FirmwareConfig(
-        machine: machine, memoryBytes: configuration.memoryBytes, processorCount: configuration.processorCount))
+      FirmwareConfig(memoryBytes: configuration.memoryBytes, processorCount: configuration.processorCount))
     guard configuration.drives.count <= Self.ISABridgeSlot - Self.firstDiskSlot else {
       throw SetupError("--drive: \(configuration.drives.count) drives do not fit on the PCI bus; 28 do")
     }
@@ -90,12 +89,23 @@ public final class AssembledMachine {
   // MARK: Accelerators
 
   /// Puts the machine on KVM, with a PVH kernel in its memory.
-  public func useKVM(kernel: [UInt8], commandLine: String, processorCount: Int) throws {
+  ///
+  /// `fault` is told, on a vCPU's thread, why a guest cannot go on; the machine ends then.
+  public func useKVM(
+    kernel: [UInt8], commandLine: String, processorCount: Int, fault: @escaping @Sendable (String) -> Void
+  ) throws {
+    let boot = try PVHLoader.load(image: try ELFImage(kernel), into: memory, commandLine: commandLine)
+    machine.lock.lock()
+    defer { machine.lock.unlock() }
+    machine.pci.enableECAM(at: Self.ecamBase)
     let accelerator = try KVMAccelerator(machine: machine, processorCount: processorCount)
-    let boot = try PVHLoader.load(
-      image: try ELFImage(kernel), into: memory, commandLine: commandLine, modules: [])
-    machine.lock.withLock { machine.pci.enableECAM(at: Self.ecamBase) }
-    accelerator.boot(entry: boot.entry, startInfo: boot.startInfo)
+    try accelerator.boot(entry: boot.entry, startInfo: boot.startInfo)
+    let machine = machine
+    accelerator.onTripleFault = { machine.requestReset() }
+    accelerator.onFault = { what in
+      fault(what)
+      machine.requestShutdown(.guestFault)
+    }
     machine.vcpus = accelerator
   }
 
@@ -114,6 +124,7 @@ public final class AssembledMachine {
   public func run() throws -> ShutdownReason {
     for thread in ioThreads { try thread.start() }
     defer { ioThreads.forEach { $0.stop() } }
-    return try machine.run()
+    try machine.vcpus?.start()
+    return machine.run()
   }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// One measured figure, beside its peer where one ran in the same run.
-public struct BenchResult: Sendable {
+public struct BenchResult: Encodable, Sendable {
   /// Device / operation / block size / depth.
   public var id: String
   /// The figure.
@@ -15,17 +15,9 @@ public struct BenchResult: Sendable {
   /// Median of the rounds' ratios; larger is better for us, whatever the unit.
   public var ratio: Double?
 
-  /// The result as a JSON object.
-  public var json: String {
-    var members = ["\"id\": \"\(id)\"", "\"value\": \(plain(value))", "\"unit\": \"\(unit)\""]
-    if let peer { members.append("\"peer\": \"\(peer)\"") }
-    if let peerValue { members.append("\"peer_value\": \(plain(peerValue))") }
-    if let ratio { members.append("\"ratio\": \(plain(ratio))") }
-    return "{\(members.joined(separator: ", "))}"
-  }
-
-  private func plain(_ number: Double) -> String {
-    number >= 1000 ? "\(Int(number.rounded()))" : "\((number * 1000).rounded() / 1000)"
+  private enum CodingKeys: String, CodingKey {
+    case id, value, unit, peer, ratio
+    case peerValue = "peer_value"
   }
 }
 

@@ -97,9 +97,9 @@ int clinux_signalfd_read(int fd) {
   struct signalfd_siginfo info;
   return read(fd, &info, sizeof info) == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
 }
-void clinux_usage(uint64_t *user_us, uint64_t *system_us, uint64_t *resident_max_kib) {
+void clinux_usage(int of_thread, uint64_t *user_us, uint64_t *system_us, uint64_t *resident_max_kib) {
   struct rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
+  getrusage(of_thread ? RUSAGE_THREAD : RUSAGE_SELF, &usage);
   *user_us = (uint64_t)usage.ru_utime.tv_sec * 1000000u + (uint64_t)usage.ru_utime.tv_usec;
   *system_us = (uint64_t)usage.ru_stime.tv_sec * 1000000u + (uint64_t)usage.ru_stime.tv_usec;
   *resident_max_kib = (uint64_t)usage.ru_maxrss;

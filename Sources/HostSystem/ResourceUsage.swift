@@ -10,6 +10,13 @@ public struct ResourceUsage: Sendable {
   /// Largest resident size so far, KiB.
   public var residentMaxKiB: UInt64 = 0
 
-  /// Reads the figures now.
-  public init() { clinux_usage(&userMicroseconds, &systemMicroseconds, &residentMaxKiB) }
+  /// Reads the figures of the process now.
+  public init() { clinux_usage(0, &userMicroseconds, &systemMicroseconds, &residentMaxKiB) }
+
+  /// Reads the CPU times of the calling thread now.
+  public static func ofThisThread() -> ResourceUsage {
+    var usage = ResourceUsage()
+    clinux_usage(1, &usage.userMicroseconds, &usage.systemMicroseconds, &usage.residentMaxKiB)
+    return usage
+  }
 }

@@ -58,7 +58,7 @@ struct Run: ParsableCommand {
     let assembled = try AssembledMachine(configuration, serial: sink)
     note("accelerator: \(accelerator.rawValue) (\(reason))")
     switch accelerator {
-    case .kvm: try assembled.useKVM(kernel: image, commandLine: append, processorCount: cpus)
+    case .kvm: try useKVM(assembled, image)
     default: useHosted(assembled)
     }
     let signals = try ShutdownSignals(machine: assembled.machine)
@@ -67,11 +67,21 @@ struct Run: ParsableCommand {
     throw ExitCode(status(of: ending))
   }
 
+  private func useKVM(_ assembled: AssembledMachine, _ image: [UInt8]) throws {
+    do {
+      try assembled.useKVM(kernel: image, commandLine: append, processorCount: cpus) { what in
+        StandardError.print("spindle: the guest stopped: \(what)")
+      }
+    } catch let error as BootError {
+      throw SetupError("--kernel \(kernel): \(error)")
+    }
+  }
+
   private func useHosted(_ assembled: AssembledMachine) {
     let commandLine = append
     _ = assembled.useHosted(processorCount: cpus) { bus in
-      let failures = TestProgram(bus: bus, commandLine: commandLine).run()
-      bus.out8(DebugExit.port, UInt8(min(failures, Int(Int8.max))))
+      let failures = TestProgram(bus: bus, commandLine: Array(commandLine.utf8)).run()
+      bus.out8(DebugExit.standardPort, UInt8(min(failures, Int(Int8.max))))
     }
   }
 
@@ -86,8 +96,7 @@ struct Run: ParsableCommand {
     case .reset:
       note("the guest reset the machine")
       return 0
-    case .guestFault(let what):
-      note("the guest stopped: \(what)")
+    case .guestFault:
       return 1
     case .hostRequest:
       return 0
@@ -124,16 +133,14 @@ struct Run: ParsableCommand {
   /// Takes KVM where it works and the guest needs it, and says why it took what it took.
   private func pick(_ choice: AcceleratorChoice) throws -> (AcceleratorChoice, String) {
     if choice == .hosted { return (.hosted, "asked for; the built-in guest runs on threads of this process") }
-    let availability = KVMAccelerator.probe()
-    switch (choice, availability) {
-    case (.kvm, .usable): return (.kvm, "asked for")
-    case (.auto, .usable): return (.kvm, "/dev/kvm works")
-    case (.kvm, .unusable(let reason)):
+    switch KVMAccelerator.probe() {
+    case .usable:
+      return (.kvm, choice == .kvm ? "asked for" : "/dev/kvm works")
+    case .unusable(let reason) where choice == .kvm:
       throw SetupError("--accel kvm: \(reason); use --accel hosted for the built-in guest")
-    case (_, .unusable(let reason)):
-      guard kernel == "builtin" else {
-        throw SetupError("--kernel \(kernel): needs KVM, but \(reason)")
-      }
+    case .unusable(let reason) where kernel != "builtin":
+      throw SetupError("--kernel \(kernel): needs KVM, but \(reason)")
+    case .unusable(let reason):
       return (.hosted, reason)
     }
   }
@@ -148,7 +155,7 @@ struct Run: ParsableCommand {
   }
 
   private func serialSink() throws -> SerialSink {
-    if serial == "stdio" { return DescriptorSink(standardOutput: ()) }
+    if serial == "stdio" { return DescriptorSink(borrowing: STDOUT_FILENO) }
     guard serial.hasPrefix("file:"), serial.count > 5 else {
       throw UsageError("--serial \(serial): write stdio or file:PATH")
     }
@@ -160,5 +167,5 @@ struct Run: ParsableCommand {
     }
   }
 
-  private func note(_ line: String) { fputs("spindle: \(line)\n", stderr) }
+  private func note(_ line: String) { StandardError.print("spindle: \(line)") }
 }

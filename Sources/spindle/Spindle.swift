@@ -3,6 +3,7 @@
 import ArgumentParser
 import Assembly
 import Glibc
+import HostSystem
 import Logging
 
 @main
@@ -46,7 +47,7 @@ struct Spindle: ParsableCommand {
   }
 
   private static func fail(_ line: String, status: Int32) -> Never {
-    fputs("spindle: \(line)\n", stderr)
+    StandardError.print("spindle: \(line)")
     Glibc.exit(status)
   }
 }
