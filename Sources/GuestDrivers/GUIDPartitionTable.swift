@@ -156,7 +156,9 @@ public struct GUIDPartitionTable: Sendable {
   }
 }
 
-/// The fields of an ext2, ext3 or ext4 superblock that the test reports (Linux, Documentation/filesystems/ext4/super.rst).
+/// The fields of an ext2, ext3 or ext4 superblock that the test reports.
+///
+/// Source: Linux, Documentation/filesystems/ext4/super.rst.
 public struct Ext4Superblock: Equatable, Sendable {
   /// Where the superblock is in its partition.
   public static let byteOffset: UInt64 = 1024

@@ -3,8 +3,8 @@ import GuestDrivers
 
 /// A machine in memory with one scripted virtio-blk function, for drivers to be tested against.
 ///
-/// Accesses are handled at once on the caller's thread. What the device does is plain data in `behaviour`, so a test can
-/// make it silent, refuse things or break its rings.
+/// Accesses are handled at once on the caller's thread. What the device does is plain data in `behaviour`, so a test
+/// can make it silent, refuse things or break its rings.
 final class FakeMachine: Bus {
   /// How the device misbehaves.
   struct Behaviour {
