@@ -78,7 +78,7 @@ enum FirmwareConfiguration {
   }
 }
 
-/// The exit code for a machine without usable memory, and the largest that still is a count of failures.
+/// The largest exit code: this many failures or more.
 let failuresMax = 127
 
 /// Where entry.S goes on: on the boot processor, in long mode, with interrupts off.
@@ -86,11 +86,11 @@ let failuresMax = 127
 func guestMain() -> UInt32 {
   let info = cguest_start_info_address()
   guard info != 0, cguest_read32(info) == StartInfo.magic else {
-    return UInt32(failuresMax)
+    cguest_refuse_start()
   }
   Metal.memory = StartInfo.memoryAfterImage(info)
   guard let heap = Metal.memory.take(byteCount: Memory.heapBytes, alignment: 4096) else {
-    return UInt32(failuresMax)
+    cguest_refuse_start()
   }
   cguest_set_heap(heap, heap + Memory.heapBytes)
   let commandLine = StartInfo.readCommandLine(info)

@@ -23,10 +23,18 @@ void cguest_set_up_interrupts(void);
 void cguest_load_interrupt_table(void);
 void cguest_set_heap(uint64_t begin, uint64_t end);
 _Noreturn void cguest_exit(uint32_t code);
+// Says that the loader left no start info, or no RAM behind the image, and exits as a failure.
+_Noreturn void cguest_refuse_start(void);
 
-CGUEST_INLINE void cguest_out8(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
-CGUEST_INLINE void cguest_out16(uint16_t port, uint16_t value) { __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port)); }
-CGUEST_INLINE void cguest_out32(uint16_t port, uint32_t value) { __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port)); }
+CGUEST_INLINE void cguest_out8(uint16_t port, uint8_t value) {
+  __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+CGUEST_INLINE void cguest_out16(uint16_t port, uint16_t value) {
+  __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port));
+}
+CGUEST_INLINE void cguest_out32(uint16_t port, uint32_t value) {
+  __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port));
+}
 CGUEST_INLINE uint8_t cguest_in8(uint16_t port) {
   uint8_t value;
   __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));

@@ -15,6 +15,7 @@
   .set DATA, 0x18
   .set LAPIC_EOI, 0xfee000b0
   .set SPURIOUS_VECTOR, 0xff
+  .set ERROR_CODE_VECTORS, 0x60227d00  // 8, 10 to 14, 17, 21, 29, 30
   .set STACK_BYTES, 0x10000
   .set TRAMPOLINE, 0x8000          // below 1 MiB, on a page: the SIPI vector is its page number
 
@@ -144,8 +145,7 @@ cguest_gates:
   .rept 256
   .balign 16
   .if vector < 32
-    .if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30)
-    .else
+    .if ((1 << vector) & ERROR_CODE_VECTORS) == 0
       pushq $0
     .endif
     pushq $vector

@@ -115,6 +115,11 @@ _Noreturn void cguest_exit(uint32_t code) {
   }
 }
 
+_Noreturn void cguest_refuse_start(void) {
+  put_text("Bail out! no PVH start info, or no RAM behind the image\n");
+  cguest_exit(FAILURE_CODE);
+}
+
 _Noreturn void cguest_report_exception(uint64_t vector, uint64_t error, uint64_t rip, uint64_t cr2) {
   put_text("\nBail out! exception ");
   put_number(vector);

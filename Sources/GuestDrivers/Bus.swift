@@ -4,8 +4,8 @@
 // load generators, each generic over `Bus`. The same sources are built three times: as an ordinary module for the
 // hosted processor, as Embedded Swift for x86_64-unknown-none-elf into Images/testguest, and as the driver of
 // conformance tests. Therefore: no imports, no floating point, no Dictionary, no String building, integers only; every
-// loop has a bound whatever the device does; and nothing per request allocates, retains or calls through an existential.
-// Nothing here may know about the emulator, its devices' classes, or the host.
+// loop has a bound whatever the device does; and nothing per request allocates, retains or calls through an
+// existential. Nothing here may know about the emulator, its devices' classes, or the host.
 
 /// What a guest program needs of the machine that carries it.
 ///
@@ -86,7 +86,7 @@ public protocol Bus: SendableMetatype {
   func allocateInterrupt(processor: Int) -> MessageInterrupt?
   /// How often the interrupt has arrived so far, wrapping. Any processor may ask.
   func interruptCount(_ interrupt: MessageInterrupt) -> UInt32
-  /// Halts the calling processor until the interrupt's count differs from `seen`; returns at once where it already does.
+  /// Halts the calling processor until the interrupt's count differs from `seen`; returns at once where it does.
   ///
   /// It may also return early; callers check and wait again, and give up by `ticks`, so a carrier that wants a silent
   /// device to become a failed test instead of a hang returns early every second or so. Called on the processor that

@@ -44,9 +44,9 @@ public struct CRC32: Sendable {
 
 /// An order-sensitive sum of little-endian 64-bit words: for each word `a += word`, then `b += a`, both modulo 2^64.
 ///
-/// It starts at `a = 0, b = 0`. `b` weighs each word by how many words follow it, so exchanged blocks change it; and two
-/// instructions a word keep a whole disk affordable on a processor that is emulated at a million instructions a second.
-/// Any other program recomputes it from the definition in the first sentence.
+/// It starts at `a = 0, b = 0`. `b` weighs each word by how many words follow it, so exchanged blocks change it; and
+/// two instructions a word keep a whole disk affordable on a processor that is emulated at a million instructions a
+/// second. Any other program recomputes it from the definition in the first sentence.
 public struct WordSum: Equatable, Sendable {
   /// The plain sum of the words.
   public var a: UInt64

@@ -108,11 +108,38 @@ extension TestRun {
       try disk.driver.start(driverOptions(mask: mask))
       return try readsFirstChunk(disk)
     }
+    attempt("the interrupt status tells of a used buffer once, and reading clears it (virtio 4.1.4.5)") {
+      () throws(VirtioError) in
+      try interruptStatusClears(disk, mask: mask)
+    }
     oddSegmentsCase(disk, "direct descriptors: data in segments of 998 bytes is whole")
     attempt("the handshake with all features works again") { () throws(VirtioError) in
       try disk.driver.start(driverOptions())
       return try readsFirstChunk(disk)
     }
+  }
+
+  /// Without MSI-X the device sets bit 0 of the interrupt status, after it has shown the used buffer.
+  private func interruptStatusClears(_ disk: DiskUnderTest<B>, mask: UInt64) throws(VirtioError) -> Bool {
+    var options = driverOptions(mask: mask)
+    options.waitMode = .poll
+    try disk.driver.start(options)
+    let transport = disk.driver.transport
+    let before = transport.readInterruptStatus()
+    disk.queue.ring.requestInterrupt()
+    let isRead = try readsFirstChunk(disk)
+    let start = bus.ticks
+    var status = transport.readInterruptStatus()
+    while status & 1 == 0 {
+      guard bus.relax() else {
+        throw .machineStopped
+      }
+      guard bus.ticks &- start < waitTicksMax else {
+        return false
+      }
+      status = transport.readInterruptStatus()
+    }
+    return isRead && before & 1 == 0 && transport.readInterruptStatus() == 0
   }
 
   private func oddSegmentsCase(_ disk: DiskUnderTest<B>, _ name: StaticString) {

@@ -53,7 +53,8 @@ public struct GUIDPartitionTable: Sendable {
   static let protectiveType: UInt8 = 0xEE
   /// Only this many partitions are kept.
   static let partitionsMax = 16
-  static let nameUnits = 36
+  /// No disk has a block beyond this one: 2^54 blocks of 512 bytes are all that 63 bits of offset reach.
+  static let blockMax: UInt64 = 1 << 54
 
   /// The used entries, in order, as many as are kept.
   public private(set) var partitions: [GPTPartition] = []
@@ -84,6 +85,9 @@ public struct GUIDPartitionTable: Sendable {
     backupBlock = bus.ramRead64(header + 32)
     let firstUsable = bus.ramRead64(header + 40)
     let lastUsable = bus.ramRead64(header + 48)
+    guard lastUsable <= GUIDPartitionTable.blockMax else {
+      return .headerFields
+    }
     let arrayBlock = bus.ramRead64(header + 72)
     let entryCount = bus.ramRead32(header + 80)
     let entryBytes = bus.ramRead32(header + 84)
@@ -156,7 +160,9 @@ public struct GUIDPartitionTable: Sendable {
   }
 }
 
-/// The fields of an ext2, ext3 or ext4 superblock that the test reports (Linux, Documentation/filesystems/ext4/super.rst).
+/// The fields of an ext2, ext3 or ext4 superblock that the test reports.
+///
+/// Source: Linux, Documentation/filesystems/ext4/super.rst.
 public struct Ext4Superblock: Equatable, Sendable {
   /// Where the superblock is in its partition.
   public static let byteOffset: UInt64 = 1024

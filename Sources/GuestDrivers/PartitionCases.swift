@@ -72,7 +72,7 @@ extension TestRun {
     }
     attempt("gpt: the backup header is at the end and has the right CRC") { () throws(VirtioError) in
       let block = table.backupBlock
-      guard block == disk.driver.configuration.sectorCount - 1 else {
+      guard block == disk.driver.configuration.sectorCount &- 1 else {
         return false
       }
       let status = try disk.driver.read(sector: block, into: scratchpad, byteCount: 512)

@@ -2,8 +2,9 @@
 
 /// The driver's side of a split virtqueue (virtio 1.3 §2.7): the rings, not what the descriptors are for.
 ///
-/// All memory is taken once. Chains are pushed without being visible; `publish` makes all of them visible with one index
-/// and says whether the device wants to be told. `refresh` reads the device's index once and `pop` takes what it covers.
+/// All memory is taken once. Chains are pushed without being visible; `publish` makes all of them visible with one
+/// index and says whether the device wants to be told. `refresh` reads the device's index once and `pop` takes what it
+/// covers.
 public struct SplitVirtqueue<B: Bus> {
   /// Descriptor flags (virtio 1.3 §2.7.5).
   public enum DescriptorFlags {
@@ -62,7 +63,7 @@ public struct SplitVirtqueue<B: Bus> {
     descriptorBytes * UInt64(size)
   }
 
-  /// The used ring begins 4 bytes after a multiple of 8: it needs alignment to 4, and its elements are then aligned to 8.
+  /// The used ring begins 4 bytes after a multiple of 8: it needs alignment to 4, and so its elements are aligned to 8.
   private static func usedOffset(size: UInt16) -> UInt64 {
     ((availOffset(size: size) + 6 + 2 * UInt64(size) + 7) & ~7) + 4
   }
@@ -146,7 +147,7 @@ public struct SplitVirtqueue<B: Bus> {
   }
 
   /// Reads how far the device has got.
-  /// - Returns: how many used elements `pop` may take; at most `outstanding`, which is how many chains the device holds.
+  /// - Returns: how many used elements `pop` may take, at most `outstanding`: that is how many chains the device holds.
   public mutating func refresh(outstanding: UInt16) -> UInt16 {
     let index = bus.ramRead16(usedRing &+ 2)
     let count = index &- usedIndex

@@ -80,14 +80,19 @@ struct FakeVirtioRegisters {
   private(set) var descriptorTable: UInt64 = 0
   private(set) var availRing: UInt64 = 0
   private(set) var usedRing: UInt64 = 0
+  /// Bit 0: something was used since the last read.
+  var interruptStatus: UInt64 = 0
   var availSeen: UInt16 = 0
   var usedNext: UInt16 = 0
   private var featureSelect: UInt64 = 0
   private var driverFeatureSelect: UInt64 = 0
   private var vector: UInt16 = 0xFFFF
 
-  func read(_ offset: UInt64, _ behaviour: FakeMachine.Behaviour) -> UInt64 {
+  mutating func read(_ offset: UInt64, _ behaviour: FakeMachine.Behaviour) -> UInt64 {
     switch offset {
+    case 0x1000:
+      defer { interruptStatus = 0 }
+      return interruptStatus
     case 4:
       let features = behaviour.offersVersion1 ? offered | VirtioBlockFeature.version1 : offered
       return features >> (32 * featureSelect) & 0xFFFF_FFFF

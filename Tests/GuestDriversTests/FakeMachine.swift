@@ -3,8 +3,8 @@ import GuestDrivers
 
 /// A machine in memory with one scripted virtio-blk function, for drivers to be tested against.
 ///
-/// Accesses are handled at once on the caller's thread. What the device does is plain data in `behaviour`, so a test can
-/// make it silent, refuse things or break its rings.
+/// Accesses are handled at once on the caller's thread. What the device does is plain data in `behaviour`, so a test
+/// can make it silent, refuse things or break its rings.
 final class FakeMachine: Bus {
   /// How the device misbehaves.
   struct Behaviour {
@@ -29,6 +29,9 @@ final class FakeMachine: Bus {
   static let queueSize: UInt16 = 16
 
   var behaviour = Behaviour()
+  /// Where it is set, one access in `garbageInterval` to what the device answers gives anything at all.
+  var garbage: XorShift64?
+  var garbageInterval: UInt64 = 64
   var isStopping = false
   /// Each read of `ticks` is this much later than the one before.
   var ticksPerRead: UInt64 = 1000
@@ -124,7 +127,13 @@ final class FakeMachine: Bus {
 
   private func mmioRead(_ address: UInt64) -> UInt64 {
     guard let offset = deviceOffset(address) else { return UInt64.max }
+    if let value = nextGarbage() { return value }
     return device.read(offset, behaviour)
+  }
+
+  private func nextGarbage() -> UInt64? {
+    guard garbage != nil, garbage?.next(below: garbageInterval) == 0 else { return nil }
+    return garbage?.next()
   }
 
   private func mmioWrite(_ address: UInt64, _ value: UInt64) {
@@ -201,12 +210,17 @@ final class FakeMachine: Bus {
       let element = device.usedRing + 4 + 8 * UInt64(device.usedNext % device.queueSize)
       ramWrite32(element, UInt32(head) &+ behaviour.usedIdentifierOffset)
       ramWrite32(element + 4, byteCount)
+      if let value = nextGarbage() { ramWrite64(element, value) }
       device.usedNext &+= 1
     }
     ramWrite16(device.usedRing + 2, device.usedNext &+ behaviour.usedIndexJump)
+    if let value = nextGarbage() { ramWrite16(device.usedRing + 2, UInt16(truncatingIfNeeded: value)) }
     // The event for "notify me at the next one".
     ramWrite16(device.usedRing + 4 + 8 * UInt64(device.queueSize), device.availSeen)
-    if !heads.isEmpty { interruptCounts[0] &+= 1 }
+    guard !heads.isEmpty else { return }
+    interruptCounts[0] &+= 1
+    // Without EVENT_IDX, the driver's flag says whether it wants to be told.
+    if ramRead16(device.availRing) & 1 == 0 { device.interruptStatus |= 1 }
   }
 
   /// Does one request.

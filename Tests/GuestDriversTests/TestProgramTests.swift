@@ -85,4 +85,17 @@ import Testing
     #expect(failures > 0)
     #expect(text.hasSuffix("failed \(failures)\n"))
   }
+
+  /// Registers and rings of garbage now and then: the run ends, without a trap, whatever the device answers.
+  @Test(arguments: [2, 8, 32, 200] as [UInt64])
+  func garbageFromTheDeviceNeverTrapsOrHangs(interval: UInt64) {
+    for seed in UInt64(1)...12 {
+      let bus = FakeMachine()
+      bus.ticksPerRead = waitTicksMax / 4
+      bus.garbage = XorShift64(seed: seed &* 0x9E37_79B9 &+ interval)
+      bus.garbageInterval = interval
+      let (failures, text) = run(bus, "irq=poll disk=plain quiet")
+      #expect(text.hasSuffix("failed \(failures)\n"))
+    }
+  }
 }
