@@ -64,6 +64,8 @@ pvh_start:
   movl $page_directory_pointers + PAGE_PRESENT_WRITE, page_map
 
   lgdt gdt_pointer
+  // PVH promises no stack, and the call needs one.
+  movl $stack_end, %esp
   call enter_long_mode
   ljmp $CODE64, $start64
 

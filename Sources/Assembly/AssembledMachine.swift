@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Accelerators
+import AsyncIO
 import Block
 import EventLoop
 import GuestMemory
@@ -36,7 +37,6 @@ public final class AssembledMachine {
   public init(_ configuration: MachineConfiguration, serial sink: SerialSink) throws {
     memory = try MachineMemory.make(byteCount: configuration.memoryBytes)
     let mainLoop = try EventLoop(name: "main")
-    mainLoop.pollNsMax = configuration.usesIOThreads ? 0 : configuration.pollNsMax
     machine = Machine(memory: memory, mainLoop: mainLoop)
     serial = SerialPort(sink: sink)
     machine.lock.lock()
@@ -79,10 +79,11 @@ public final class AssembledMachine {
     block.serial = drive.serial
     switch drive.source {
     case .null(let byteCount):
-      return BlockBackend(driver: NullDriver(byteCount: byteCount, loop: loop), loop: loop, configuration: block)
+      return BlockBackend(driver: NullDriver(byteCount: byteCount), loop: loop, configuration: block)
     case .file(let path):
       let image = try ImageFile.open(path: path, cache: drive.cache, readOnly: drive.isReadOnly)
-      return BlockBackend(driver: try FileDriver(image: image, loop: loop), loop: loop, configuration: block)
+      let engine = try IOUringEngine(loop: loop)
+      return BlockBackend(driver: FileDriver(image: image, engine: engine), loop: loop, configuration: block)
     }
   }
 

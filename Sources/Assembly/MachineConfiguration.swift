@@ -94,7 +94,8 @@ public struct MachineConfiguration: Sendable {
   public var drives: [DriveConfiguration] = []
   /// Each virtio disk gets a loop and thread of its own.
   public var usesIOThreads = false
-  /// Longest time in nanoseconds that a loop polls before it sleeps; 0 for never.
+  /// Longest time in nanoseconds that an I/O thread's loop polls before it sleeps; 0 for never. The main loop never
+  /// polls, since it would keep the machine lock from the vCPUs meanwhile.
   public var pollNsMax: UInt64 = 0
 
   /// A machine without disks.

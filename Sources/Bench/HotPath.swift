@@ -36,7 +36,7 @@ public struct HotPath {
     loop = try EventLoop(name: "hot-path")
     machine = Machine(memory: memory, mainLoop: loop)
     let backend = BlockBackend(
-      driver: NullDriver(byteCount: 1 << 30, loop: loop), loop: loop, configuration: BlockConfiguration())
+      driver: NullDriver(byteCount: 1 << 30), loop: loop, configuration: BlockConfiguration())
     device = try VirtioBlockDevice(
       name: "null", address: PCIAddress(device: 3, function: 0), backend: backend, memory: memory)
     machine.lock.lock()

@@ -1,131 +1,210 @@
 // SPDX-License-Identifier: Apache-2.0
-import AsyncIO
-import CLinux
+// Block: the request, the backend that a device talks to, and the drivers behind it. It knows nothing of devices or vCPUs.
 import EventLoop
 import Glibc
-import HostSystem
+import Synchronization
 
-public enum CacheMode: String, CaseIterable, Sendable { case none, writeback, writethrough, directsync, unsafe }
+/// How host caches are used for a disk, with QEMU's names and meanings.
+public enum CacheMode: String, CaseIterable, Sendable {
+  /// O_DIRECT, and the guest sees a disk with a volatile write cache.
+  case none
+  /// The host's page cache, and a disk with a volatile write cache. The default.
+  case writeback
+  /// The host's page cache; every write is durable when it completes.
+  case writethrough
+  /// O_DIRECT; every write is durable when it completes.
+  case directsync
+  /// The host's page cache; flushes do nothing. Data is lost when the host fails.
+  case unsafe
+
+  /// Whether the host's page cache is bypassed.
+  public var isDirect: Bool { self == .none || self == .directsync }
+  /// Whether writes may be volatile until a flush.
+  public var hasWriteCache: Bool { self != .writethrough && self != .directsync }
+}
+
+/// What a user says of a disk, beside where its bytes are.
 public struct BlockConfiguration: Sendable {
+  /// How host caches are used.
   public var cache = CacheMode.writeback
+  /// The guest may only read.
   public var isReadOnly = false
+  /// What the guest reads as serial number.
   public var serial = ""
+
+  /// A writable disk with the default cache mode and no serial number.
   public init() {}
 }
-open class BlockDriver {
-  public unowned(unsafe) var backend: BlockBackend!
-  public init() {}
-  open var byteCount: UInt64 { 0 }
-  open func submit(_ request: UnsafeMutablePointer<BlockRequest>) {}
+
+/// Counts of a backend since it was made.
+public struct BlockStatistics: Equatable, Sendable {
+  /// Requests completed without error, by operation.
+  public var reads: UInt64 = 0, writes: UInt64 = 0, flushes: UInt64 = 0
+  /// Bytes moved by them.
+  public var readBytes: UInt64 = 0, writtenBytes: UInt64 = 0
+  /// Requests completed with an error.
+  public var errors: UInt64 = 0
 }
+
+/// A disk as devices see it: checks, write-cache policy, statistics and draining, in front of one driver.
+///
+/// Belongs to its loop's thread. A request that was submitted is completed exactly once through its client, never from
+/// inside `submit`.
 public final class BlockBackend {
+  /// The loop that requests run on.
   public let loop: EventLoop
+  /// Where the bytes are; the backend owns it.
   public let driver: BlockDriver
+  /// Usable length in bytes: whole sectors of 512. The tail of an image of another length cannot be reached.
   public let byteCount: UInt64
+  /// Writes are refused.
   public let isReadOnly: Bool
-  public let writeCacheDefault: Bool
-  public var writeCacheEnabled: Bool
-  public let logicalBlockBytes = 512
-  public let physicalBlockBytes = 512
+  /// How host caches are used.
+  public let cache: CacheMode
+  /// What the guest reads as serial number.
   public let serial: String
+  /// Requests submitted and not completed.
   public private(set) var inFlight = 0
+  /// What has been done so far.
+  public private(set) var statistics = BlockStatistics()
+  // Written by a vCPU thread under the machine lock when a guest toggles its write cache, read by the loop.
+  private let writeCache: Atomic<Bool>
+
+  /// Bytes of a sector, the unit of disk addresses.
+  public static let sectorBytes: UInt64 = 512
+
+  /// Puts a backend in front of `driver`.
   public init(driver: BlockDriver, loop: EventLoop, configuration: BlockConfiguration) {
     self.driver = driver
     self.loop = loop
-    byteCount = driver.byteCount & ~511
+    byteCount = driver.byteCount - driver.byteCount % Self.sectorBytes
     isReadOnly = configuration.isReadOnly
-    writeCacheDefault = configuration.cache != .writethrough && configuration.cache != .directsync
-    writeCacheEnabled = writeCacheDefault
+    cache = configuration.cache
     serial = configuration.serial
+    writeCache = Atomic(configuration.cache.hasWriteCache)
     driver.backend = self
   }
-  @inlinable public func submit(_ request: UnsafeMutablePointer<BlockRequest>) { submitImpl(request) }
-  @usableFromInline func submitImpl(_ request: UnsafeMutablePointer<BlockRequest>) {
+
+  /// Smallest unit that the guest should address, bytes.
+  public var logicalBlockBytes: Int { driver.logicalBlockBytes }
+  /// Unit that the disk writes at its best, bytes.
+  public var physicalBlockBytes: Int { driver.physicalBlockBytes }
+  /// What `writeCacheEnabled` is until a guest changes it.
+  public var writeCacheDefault: Bool { cache.hasWriteCache }
+
+  /// Whether writes may be volatile until a flush; while it is false, each write is durable when it completes. Any thread.
+  public var writeCacheEnabled: Bool {
+    get { writeCache.load(ordering: .relaxed) }
+    set { writeCache.store(newValue, ordering: .relaxed) }
+  }
+
+  // MARK: Requests. Loop thread.
+
+  /// Takes a request. Its range has been checked by the device; a request that may not be is refused all the same.
+  public func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     inFlight += 1
-    request.pointee.forceUnitAccess = request.pointee.operation == .write && !writeCacheEnabled
+    switch request.pointee.operation {
+    case .read:
+      guard isInRange(request) else { return refuse(request, -EINVAL) }
+    case .write:
+      guard isInRange(request) else { return refuse(request, -EINVAL) }
+      guard !isReadOnly else { return refuse(request, -EPERM) }
+      if !writeCacheEnabled { request.pointee.forceUnitAccess = true }
+    case .flush:
+      if cache == .unsafe { return refuse(request, 0) }
+    case .discard, .writeZeroes:
+      guard isInRange(request) else { return refuse(request, -EINVAL) }
+      guard !isReadOnly else { return refuse(request, -EPERM) }
+    }
     driver.submit(request)
   }
+
+  @inline(__always)
+  private func isInRange(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
+    request.pointee.offset <= byteCount && request.pointee.byteCount <= byteCount - request.pointee.offset
+  }
+
+  /// Answers without the driver, but still not from inside `submit`.
+  @inline(never)
+  private func refuse(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {
+    request.pointee.result = result
+    completions.append(request)
+  }
+
+  /// Requests whose result is known, delivered at the end of the batch.
+  @usableFromInline lazy var completions = CompletionList(backend: self)
+
+  /// The driver has finished a request; `request.result` is set. Called by the driver, never from inside its `submit`.
   public func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
     inFlight -= 1
-    request.pointee.client!._withUnsafeGuaranteedRef { $0.completed(request) }
+    count(request)
+    // A device sets the flag anew or leaves it to the write-cache policy.
+    request.pointee.forceUnitAccess = false
+    request.pointee.client.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.completed(request) }
+  }
+
+  @inline(__always)
+  private func count(_ request: UnsafeMutablePointer<BlockRequest>) {
+    if request.pointee.result != 0 {
+      statistics.errors += 1
+      return
+    }
+    switch request.pointee.operation {
+    case .read:
+      statistics.reads += 1
+      statistics.readBytes += request.pointee.byteCount
+    case .write:
+      statistics.writes += 1
+      statistics.writtenBytes += request.pointee.byteCount
+    case .flush: statistics.flushes += 1
+    case .discard, .writeZeroes: break
+    }
+  }
+
+  /// Runs the loop until nothing is in flight. Loop thread, in nested rounds; what clients submit meanwhile is waited for
+  /// as well, so they are paused first.
+  public func drain() {
+    while inFlight > 0 { loop.runOnce(mayBlock: true) }
   }
 }
-public final class NullDriver: BlockDriver {
-  let bytes: UInt64
-  var first: UnsafeMutablePointer<BlockRequest>?
-  var last: UnsafeMutablePointer<BlockRequest>?
-  let completer: Completer
-  final class Completer: DeferredCall, @unchecked Sendable {
-    unowned(unsafe) var driver: NullDriver!
-    override func run() { driver.complete() }
+
+/// Requests whose result is known already, in order, delivered together at the end of the loop's batch.
+public final class CompletionList: DeferredCall {
+  private unowned(unsafe) let backend: BlockBackend
+  private var first: UnsafeMutablePointer<BlockRequest>?
+  private var last: UnsafeMutablePointer<BlockRequest>?
+
+  init(backend: BlockBackend) {
+    self.backend = backend
+    super.init(loop: backend.loop)
   }
-  public init(byteCount: UInt64, loop: EventLoop) {
-    bytes = byteCount
-    completer = Completer(loop: loop)
-    super.init()
-    completer.driver = self
-  }
-  public override var byteCount: UInt64 { bytes }
-  public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
+
+  /// Adds a request whose `result` is set. Loop thread.
+  public func append(_ request: UnsafeMutablePointer<BlockRequest>) {
     request.pointee.next = nil
-    request.pointee.result = 0
     if let last { last.pointee.next = request } else { first = request }
     last = request
-    completer.loop.deferToBatchEnd(completer)
+    // Outside a batch the call would run at once, inside `submit`; a batch of its own in the next round does not.
+    if loop.isInBatch { loop.deferToBatchEnd(self) } else { later.schedule() }
   }
-  func complete() {
-    var list = first
-    first = nil
-    last = nil
-    while let r = list {
-      list = r.pointee.next
-      backend.driverCompleted(r)
+
+  private lazy var later = Later(list: self)
+
+  private final class Later: BottomHalf, @unchecked Sendable {
+    unowned(unsafe) let list: CompletionList
+    init(list: CompletionList) {
+      self.list = list
+      super.init(loop: list.loop)
     }
+    override func run() { list.run() }
   }
-}
-public struct ImageFile: ~Copyable {
-  let fd: OwnedDescriptor
-  let bytes: UInt64
-  public static func open(path: String, cache: CacheMode, readOnly: Bool) throws -> ImageFile {
-    let direct = cache == .none || cache == .directsync
-    let fd = try OwnedDescriptor.open(path, flags: (readOnly ? O_RDONLY : O_RDWR) | (direct ? clinux_O_DIRECT : 0))
-    let size = lseek(fd.number, 0, SEEK_END)
-    return ImageFile(fd: fd, bytes: UInt64(size))
-  }
-}
-public final class FileDriver: BlockDriver {
-  let image: ImageFile
-  let engine: IOUringEngine
-  let sink = Sink()
-  final class Sink: IOCompletionSink {
-    unowned(unsafe) var driver: FileDriver!
-    override func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
-      let r = operation.pointee.context!.assumingMemoryBound(to: BlockRequest.self)
-      r.pointee.result = operation.pointee.result
-      driver.backend.driverCompleted(r)
+
+  public override func run() {
+    // Taken one by one: a client may run the loop again, and the nested round delivers the rest.
+    while let request = first {
+      first = request.pointee.next
+      if first == nil { last = nil }
+      backend.driverCompleted(request)
     }
-  }
-  public init(image: consuming ImageFile, loop: EventLoop) throws {
-    engine = try IOUringEngine(loop: loop)
-    self.image = image
-    super.init()
-    sink.driver = self
-  }
-  public override var byteCount: UInt64 { image.bytes }
-  public override func submit(_ r: UnsafeMutablePointer<BlockRequest>) {
-    switch r.pointee.operation {
-    case .read: r.pointee.io.opcode = .read
-    case .write: r.pointee.io.opcode = .write
-    default: r.pointee.io.opcode = .flush
-    }
-    r.pointee.io.descriptor = image.fd.number
-    r.pointee.io.offset = r.pointee.offset
-    r.pointee.io.iovecs = r.pointee.iovecs
-    r.pointee.io.iovecCount = r.pointee.iovecCount
-    r.pointee.io.byteCount = Int(r.pointee.byteCount)
-    r.pointee.io.forceUnitAccess = r.pointee.forceUnitAccess
-    r.pointee.io.sink = Unmanaged.passUnretained(sink)
-    r.pointee.io.context = UnsafeMutableRawPointer(r)
-    engine.submit(&r.pointee.io)
   }
 }

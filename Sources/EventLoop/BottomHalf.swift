@@ -9,9 +9,11 @@ open class BottomHalf: @unchecked Sendable {
   /// The loop whose thread runs it.
   public unowned let loop: EventLoop
   // Claimed by the first scheduler since the last run (acquire-release: the runner sees what schedulers wrote before).
-  @usableFromInline let isScheduled = Atomic<Bool>(false)
+  final let isScheduled = Atomic<Bool>(false)
+  // Tells the run that is on its way to do nothing.
+  final let isCancelled = Atomic<Bool>(false)
   // Link in the loop's pending list; owned by whoever set `isScheduled`, then by the loop.
-  @usableFromInline var nextPending: UInt = 0
+  final var nextPending: UInt = 0
 
   /// Makes a bottom half for `loop`.
   public init(loop: EventLoop) { self.loop = loop }
@@ -20,5 +22,14 @@ open class BottomHalf: @unchecked Sendable {
   open func run() {}
 
   /// Asks the loop to run this. Any thread, lock-free; wakes the loop where it sleeps.
-  public final func schedule() { loop.schedule(self) }
+  public final func schedule() {
+    isCancelled.store(false, ordering: .relaxed)
+    loop.schedule(self)
+  }
+
+  /// Takes back what was scheduled and has not run. Loop thread; the object must live until the loop's next round,
+  /// which still finds it in its list.
+  public final func cancel() {
+    if isScheduled.load(ordering: .relaxed) { isCancelled.store(true, ordering: .relaxed) }
+  }
 }

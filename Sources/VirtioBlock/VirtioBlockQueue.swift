@@ -36,7 +36,7 @@ final class VirtioBlockQueue: BlockClient {
   private var doorbell: DoorbellHandler?
 
   /// Publishes the used ring at the end of the batch, so that completions of one round cost one interrupt.
-  private final class Publisher: DeferredCall, @unchecked Sendable {
+  private final class Publisher: DeferredCall {
     unowned(unsafe) let queue: VirtioBlockQueue
     init(queue: VirtioBlockQueue) {
       self.queue = queue
@@ -49,7 +49,7 @@ final class VirtioBlockQueue: BlockClient {
     unowned(unsafe) let queue: VirtioBlockQueue
     init(queue: VirtioBlockQueue) {
       self.queue = queue
-      super.init(loop: queue.loop, descriptor: queue.event.number, events: Int16(POLLIN))
+      super.init(descriptor: queue.event.number, isPollable: true)
     }
     override func ready() {
       queue.event.consume()
@@ -57,7 +57,7 @@ final class VirtioBlockQueue: BlockClient {
     }
     override func poll() -> Bool { queue.poll() }
     override func pollBegin() { queue.ring?.suppressNotifications() }
-    override func pollEnd() -> Bool { queue.requestNotifications() }
+    override func pollEnd() -> Bool { queue.pollEnd() }
   }
 
   init(index: Int, device: VirtioBlockDevice, backend: BlockBackend, memory: GuestMemory, entriesMax: UInt16)
@@ -138,6 +138,13 @@ final class VirtioBlockQueue: BlockClient {
   private func poll() -> Bool {
     guard !isPaused, ring?.hasPending == true else { return false }
     process(whilePolling: true)
+    return true
+  }
+
+  /// The loop stops polling: the guest has to ring again, and what came in between is taken now.
+  private func pollEnd() -> Bool {
+    guard requestNotifications() else { return false }
+    process()
     return true
   }
 

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Where a disk's bytes are. A driver completes each request exactly once by `backend.driverCompleted`, on the loop's
+/// thread and never from inside `submit`. A base class, because a virtual call is the cheapest dynamic call there is.
+open class BlockDriver {
+  /// The backend in front of the driver, which owns it; set by the backend.
+  public internal(set) final unowned(unsafe) var backend: BlockBackend!
+
+  /// For subclasses.
+  public init() {}
+
+  /// Length in bytes.
+  open var byteCount: UInt64 { 0 }
+  /// Smallest unit that the disk can be addressed in, bytes, a power of two from 512.
+  open var logicalBlockBytes: Int { 512 }
+  /// Unit that the disk writes without reading first, bytes.
+  open var physicalBlockBytes: Int { 512 }
+  /// Takes a request whose range lies in the disk.
+  open func submit(_ request: UnsafeMutablePointer<BlockRequest>) {}
+}
+
+/// A disk without bytes: every request succeeds, reads leave the guest's memory as it is. For measuring the way there.
+public final class NullDriver: BlockDriver {
+  private let bytes: UInt64
+
+  /// Makes a disk of `byteCount` bytes.
+  public init(byteCount: UInt64) {
+    bytes = byteCount
+    super.init()
+  }
+
+  public override var byteCount: UInt64 { bytes }
+
+  public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
+    request.pointee.result = 0
+    backend.completions.append(request)
+  }
+}

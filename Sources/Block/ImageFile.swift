@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+import CLinux
+import Glibc
+import HostSystem
+
+/// What direct I/O on a file wants of a request, in bytes; powers of two.
+public struct IOAlignment: Equatable, Sendable {
+  /// Of the offset and the length.
+  public var offset: Int
+  /// Of each buffer's address.
+  public var memory: Int
+
+  /// Anything goes: I/O through the page cache.
+  public static let none = IOAlignment(offset: 1, memory: 1)
+  /// What every device can do.
+  public static let page = IOAlignment(offset: 4096, memory: 4096)
+
+  /// Describes an alignment.
+  public init(offset: Int, memory: Int) {
+    self.offset = offset
+    self.memory = memory
+  }
+}
+
+/// An open and locked raw image: a regular file or a block device.
+public struct ImageFile: ~Copyable {
+  /// As the user named it.
+  public let path: String
+  /// Length in bytes.
+  public let byteCount: UInt64
+  /// What requests must keep to.
+  public let alignment: IOAlignment
+  /// Unit that the disk writes without reading first, bytes.
+  public let physicalBlockBytes: Int
+  let descriptor: OwnedDescriptor
+
+  /// The alignments that probing tries, smallest first.
+  private static let offsetCandidates = [512, 1024, 2048, 4096]
+  private static let memoryCandidates = [4, 16, 64, 512, 4096]
+
+  /// Opens and locks an image. Nothing is written.
+  public static func open(path: String, cache: CacheMode, readOnly: Bool) throws(ImageError) -> ImageFile {
+    let direct = cache.isDirect ? clinux_O_DIRECT : 0
+    let descriptor: OwnedDescriptor
+    do {
+      // O_NONBLOCK keeps a pipe that was named by mistake from hanging the start; files and disks do not mind.
+      descriptor = try OwnedDescriptor.open(path, flags: (readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK | direct)
+    } catch {
+      throw reason(error, path: path, readOnly: readOnly, isDirect: direct != 0)
+    }
+    let byteCount = try length(descriptor.number, path: path)
+    if byteCount == 0 { throw .isEmpty(path: path) }
+    guard ImageLock.take(descriptor.number, forWriting: !readOnly) else {
+      throw .locked(path: path, forWriting: !readOnly)
+    }
+    let alignment = direct == 0 ? IOAlignment.none : probe(descriptor.number)
+    return ImageFile(
+      path: path, byteCount: byteCount, alignment: alignment,
+      physicalBlockBytes: max(physicalBlock(descriptor.number), alignment.offset), descriptor: descriptor)
+  }
+
+  private static func reason(_ error: SystemError, path: String, readOnly: Bool, isDirect: Bool) -> ImageError {
+    switch error.code {
+    case EISDIR: return .isDirectory(path: path)
+    case EINVAL where isDirect: return .noDirectIO(path: path)
+    case EROFS, ETXTBSY: return .notWritable(path: path, error)
+    case EACCES, EPERM:
+      let isReadable = !readOnly && access(path, R_OK) == 0
+      return isReadable ? .notWritable(path: path, error) : .cannotOpen(path: path, error)
+    case ENXIO: return .notAFile(path: path)
+    default: return .cannotOpen(path: path, error)
+    }
+  }
+
+  private static func length(_ descriptor: Int32, path: String) throws(ImageError) -> UInt64 {
+    var status = stat()
+    guard fstat(descriptor, &status) == 0 else { throw .cannotOpen(path: path, SystemError("fstat", code: errno)) }
+    switch status.st_mode & S_IFMT {
+    case S_IFREG: return UInt64(status.st_size)
+    case S_IFDIR: throw .isDirectory(path: path)
+    case S_IFBLK:
+      var bytes: UInt64 = 0
+      let result = withUnsafeMutablePointer(to: &bytes) {
+        clinux_ioctl(descriptor, clinux_BLKGETSIZE64, UInt(bitPattern: $0))
+      }
+      if result < 0 { throw .cannotOpen(path: path, SystemError("BLKGETSIZE64", code: -result)) }
+      return bytes
+    default: throw .notAFile(path: path)
+    }
+  }
+
+  private static func physicalBlock(_ descriptor: Int32) -> Int {
+    var bytes: UInt32 = 0
+    let result = withUnsafeMutablePointer(to: &bytes) {
+      clinux_ioctl(descriptor, clinux_BLKPBSZGET, UInt(bitPattern: $0))
+    }
+    // Regular files do not know; their file systems work in pages.
+    return result < 0 || bytes == 0 ? 4096 : Int(bytes)
+  }
+
+  /// Finds out by reading what direct I/O wants here: what a kernel reports differs from version to version, what it
+  /// accepts does not.
+  private static func probe(_ descriptor: Int32) -> IOAlignment {
+    var found = IOAlignment.page
+    let bytes = 2 * IOAlignment.page.memory
+    var memory: UnsafeMutableRawPointer?
+    guard posix_memalign(&memory, IOAlignment.page.memory, bytes) == 0, let memory else { return found }
+    defer { free(memory) }
+    for offset in offsetCandidates where clinux_pread(descriptor, memory, offset, 0) >= 0 {
+      found.offset = offset
+      break
+    }
+    for alignment in memoryCandidates
+    where clinux_pread(descriptor, memory + alignment, IOAlignment.page.offset, 0) >= 0 {
+      found.memory = alignment
+      break
+    }
+    return found
+  }
+}
