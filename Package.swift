@@ -23,6 +23,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
   ],
   targets: [
     // Floor 0: C shims.
@@ -33,34 +34,39 @@ let package = Package(
     module("HostSystem", ["CLinux", "CURing"]),
     module("GuestMemory", ["HostSystem"]),
     module("GuestDrivers"),
+    // Images that boot, written into a Swift file by the plugin. They are data to every floor.
+    .plugin(name: "GuestImagePlugin", capability: .buildTool(), path: "Tools/GuestImagePlugin"),
+    .target(name: "GuestImages", path: "Images/GuestImages", plugins: ["GuestImagePlugin"]),
     // Floor 2
-    module("EventLoop", ["HostSystem"]),
+    module("EventLoop", ["CURing", "HostSystem"]),
     // Floor 3
-    module("AsyncIO", ["EventLoop", "HostSystem"]),
+    module("AsyncIO", ["CURing", "EventLoop", "HostSystem"]),
     // Floor 4
     module("Block", ["AsyncIO", "EventLoop", "HostSystem"]),
     // Floor 5
-    module("Machine", ["GuestMemory", "EventLoop", "HostSystem"]),
+    module("Machine", ["GuestMemory", "EventLoop", "HostSystem", .product(name: "Logging", package: "swift-log")]),
     // Floor 6
     module("VirtioBlock", ["Machine", "Block"]),
     module("Platform", ["Machine", "EventLoop", "HostSystem"]),
     // Floor 7
     module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
     // Floor 8
-    module("Bench", ["VirtioBlock", "Platform", "Accelerators"]),
+    module("Assembly", ["VirtioBlock", "Platform", "Accelerators"]),
+    module("Bench", ["Assembly", .product(name: "Histogram", package: "hdrhistogram-swift")]),
     // Floor 9
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Bench",
+        "Assembly", "Bench", "GuestImages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: swiftSettings),
     // Tests
+    tests("VirtioBlockTests", ["VirtioBlock"]),
+    tests("GuestDriversTests", ["GuestDrivers"]),
+    tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
-    tests("MachineTests", ["Machine", "GuestMemory", "EventLoop", "HostSystem"]),
-    tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],
   swiftLanguageModes: [.v6]
 )

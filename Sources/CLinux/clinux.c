@@ -11,6 +11,8 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -83,4 +85,23 @@ int clinux_futex_wake(uint32_t *word, int count) {
   OR_ERRNO((int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0));
 }
 void clinux_thread_name(const char *name) { pthread_setname_np(pthread_self(), name); }
+int clinux_signalfd(const int *signals, int count) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (int i = 0; i < count; i++) sigaddset(&set, signals[i]);
+  int result = pthread_sigmask(SIG_BLOCK, &set, NULL);
+  if (result) return -result;
+  OR_ERRNO(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+int clinux_signalfd_read(int fd) {
+  struct signalfd_siginfo info;
+  return read(fd, &info, sizeof info) == (ssize_t)sizeof info ? (int)info.ssi_signo : 0;
+}
+void clinux_usage(int of_thread, uint64_t *user_us, uint64_t *system_us, uint64_t *resident_max_kib) {
+  struct rusage usage;
+  getrusage(of_thread ? RUSAGE_THREAD : RUSAGE_SELF, &usage);
+  *user_us = (uint64_t)usage.ru_utime.tv_sec * 1000000u + (uint64_t)usage.ru_utime.tv_usec;
+  *system_us = (uint64_t)usage.ru_stime.tv_sec * 1000000u + (uint64_t)usage.ru_stime.tv_usec;
+  *resident_max_kib = (uint64_t)usage.ru_maxrss;
+}
 int clinux_tgkill(int tid, int signal) { OR_ERRNO((int)syscall(SYS_tgkill, getpid(), tid, signal)); }

@@ -1,4 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// GuestDrivers holds code that runs on the guest's side of the machine: PCI enumeration, drivers, test programs and
+// load generators, each generic over `Bus`. The same sources are built three times: as an ordinary module for the
+// hosted processor, as Embedded Swift for x86_64-unknown-none-elf into Images/testguest, and as the driver of
+// conformance tests. Therefore: no imports, no floating point, no Dictionary, no String building, integers only; every
+// loop has a bound whatever the device does; and nothing per request allocates, retains or calls through an
+// existential. Nothing here may know about the emulator, its devices' classes, or the host.
 
 /// What a guest program needs of the machine that carries it.
 ///
@@ -8,7 +15,7 @@
 ///
 /// Functions are non-mutating so that a bus can be a thin value or a final class; a bus belongs to the processor that
 /// runs the program, except where a function says otherwise.
-public protocol Bus {
+public protocol Bus: SendableMetatype {
   // MARK: Ports
 
   /// Reads one byte from an I/O port.
@@ -79,9 +86,11 @@ public protocol Bus {
   func allocateInterrupt(processor: Int) -> MessageInterrupt?
   /// How often the interrupt has arrived so far, wrapping. Any processor may ask.
   func interruptCount(_ interrupt: MessageInterrupt) -> UInt32
-  /// Halts the calling processor until the interrupt's count differs from `seen`; returns at once where it already does.
+  /// Halts the calling processor until the interrupt's count differs from `seen`; returns at once where it does.
   ///
-  /// It may also return early; callers check and wait again. Called on the processor that the interrupt arrives at.
+  /// It may also return early; callers check and wait again, and give up by `ticks`, so a carrier that wants a silent
+  /// device to become a failed test instead of a hang returns early every second or so. Called on the processor that
+  /// the interrupt arrives at.
   /// - Returns: false where the machine is going away and the program must unwind.
   func waitForInterrupt(_ interrupt: MessageInterrupt, after seen: UInt32) -> Bool
   /// Called in every polling loop: a pause instruction, or a yield in a hosted processor.
@@ -93,10 +102,14 @@ public protocol Bus {
   /// How many processors the machine has, the boot processor included.
   var processorCount: Int { get }
   /// Starts an application processor, once, at `program`; it parks when `program` returns.
+  ///
+  /// `program` gets that processor's own bus, since a bus belongs to one processor.
   /// - Returns: false where that processor did not come up.
-  func startProcessor(_ index: Int, _ program: @escaping @Sendable () -> Void) -> Bool
+  func startProcessor(_ index: Int, _ program: @escaping @Sendable (Self) -> Void) -> Bool
 
-  /// A free-running counter for durations in reports (the time-stamp counter); its unit is the carrier's affair.
+  /// A free-running counter (the time-stamp counter) for durations in reports and to give up on a silent device.
+  ///
+  /// It runs at 0.1 to 10 GHz; nearer than that its unit is the carrier's affair.
   var ticks: UInt64 { get }
 }
 

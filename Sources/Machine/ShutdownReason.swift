@@ -8,6 +8,8 @@ public enum ShutdownReason: Equatable, Sendable {
   case signal(Int32)
   /// The guest asked for a reset (port 0xcf9, triple fault), and the machine's policy is to end then.
   case reset
+  /// A virtual processor cannot go on (the accelerator has said why).
+  case guestFault
   /// The host's user asked for it (QMP `quit`, the end of a test).
   case hostRequest
 
@@ -18,6 +20,7 @@ public enum ShutdownReason: Equatable, Sendable {
     case .signal(let number): 2 << 32 | UInt64(UInt32(bitPattern: number))
     case .reset: 3 << 32
     case .hostRequest: 4 << 32
+    case .guestFault: 5 << 32
     }
   }
 
@@ -29,6 +32,7 @@ public enum ShutdownReason: Equatable, Sendable {
     case 2: self = .signal(value)
     case 3: self = .reset
     case 4: self = .hostRequest
+    case 5: self = .guestFault
     default: return nil
     }
   }

@@ -52,6 +52,12 @@ int clinux_futex_wait(uint32_t *word, uint32_t expected, const struct timespec *
 int clinux_futex_wake(uint32_t *word, int count);
 /// Sets the calling thread's name as debuggers and /proc show it (15 characters at most).
 void clinux_thread_name(const char *name);
+/// Blocks the `count` signals in `signals` for the calling thread and those it starts, and makes a descriptor that reads them.
+int clinux_signalfd(const int *signals, int count);
+/// Reads one signal's number from a descriptor made by clinux_signalfd; 0 where none is waiting.
+int clinux_signalfd_read(int fd);
+/// User and system CPU time of the process, or of the calling thread, in microseconds; the process's largest resident KiB.
+void clinux_usage(int of_thread, uint64_t *user_us, uint64_t *system_us, uint64_t *resident_max_kib);
 /// Sends a signal to one thread of this process.
 int clinux_tgkill(int tid, int signal);
 
@@ -76,6 +82,8 @@ static inline void clinux_store16(void *p, uint16_t v) { __atomic_store_n((uint1
 static inline void clinux_store32(void *p, uint32_t v) { __atomic_store_n((uint32_t *)p, v, __ATOMIC_RELAXED); }
 static inline void clinux_store64(void *p, uint64_t v) { __atomic_store_n((uint64_t *)p, v, __ATOMIC_RELAXED); }
 static inline void clinux_store16_release(void *p, uint16_t v) { __atomic_store_n((uint16_t *)p, v, __ATOMIC_RELEASE); }
+/// Adds and gives the new value; relaxed, so a fence beside it does the ordering.
+static inline uint32_t clinux_add32(uint32_t *p, uint32_t v) { return __atomic_add_fetch(p, v, __ATOMIC_RELAXED); }
 static inline void clinux_fence_full(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static inline void clinux_fence_acquire(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
 static inline void clinux_fence_release(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+import Block
+import CLinux
+import EventLoop
+import GuestMemory
+import HostSystem
+import Machine
+import Synchronization
+
+/// How a virtio-blk device is set up.
+public struct VirtioBlockOptions: Sendable {
+  /// Number of virtqueues, 1 to 64.
+  public var queueCount = 1
+  /// Largest size of each queue, a power of two from 2 to 1024.
+  public var queueEntries = Limit.queueEntriesDefault
+
+  /// The defaults: one queue of 256 entries.
+  public init() {}
+}
+
+/// A virtio-blk PCI function (1af4:1042): the device's state and life cycle. Registers are in `VirtioPCITransport`,
+/// the data path in `VirtioBlockQueue`.
+///
+/// Registers change under the machine lock. Queues run on the backend's loop, which is the main loop (and then holds
+/// the machine lock as well) or an I/O thread's; the two meet only in the atomics below and through the loop.
+public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
+  let backend: BlockBackend
+  let memory: GuestMemory
+  let options: VirtioBlockOptions
+  let guestErrors: GuestErrorLog
+  private(set) var queues: [VirtioBlockQueue] = []
+
+  // Registers of the transport, guarded by the machine lock.
+  var queueRegisters: [QueueRegisters]
+  let offeredFeatures: UInt64
+  var driverFeatures: UInt64 = 0
+
+  /// Device status. Written under the machine lock, except that a loop sets NEEDS_RESET.
+  private let status = Atomic<UInt8>(0)
+  /// ISR status (virtio 1.3 §4.1.4.5): set by loops, read and cleared by the guest.
+  private let interruptStatus = Atomic<UInt8>(0)
+  /// No request is in flight and none will be taken. Set false under the machine lock before the loop is told to stop,
+  /// true by the loop (releasing) when the last completion has been dropped; acquired by whoever acts on it.
+  private let quiet = Atomic<Bool>(true)
+  /// Counts resets, so that a start that was on its way to the loop when the guest reset the device does nothing.
+  private let resetCount = Atomic<Int>(0)
+  /// What the status register shows while a reset waits for requests in flight (never 0).
+  private var statusBeforeReset: UInt8 = 0
+  /// MSI-X vectors: of the configuration, then of each queue. Written under the machine lock, read by loops.
+  let vectors: UnsafeMutablePointer<UInt16>
+
+  private(set) var transport: VirtioPCITransport!
+  /// Where the registers' BAR is mapped now. Machine lock.
+  private var registersBase: UInt64?
+
+  /// Registers of one queue (virtio 1.3 §4.1.4.3).
+  struct QueueRegisters {
+    var size: UInt16
+    var descriptors: UInt64 = 0
+    var available: UInt64 = 0
+    var used: UInt64 = 0
+    var isEnabled = false
+  }
+
+  /// "No vector" in an MSI-X vector register.
+  static let noVector: UInt16 = 0xffff
+
+  /// Makes the device; it serves `backend` once it is attached to a machine.
+  public init(
+    name: String, address: PCIAddress, backend: BlockBackend, memory: GuestMemory,
+    options: VirtioBlockOptions = VirtioBlockOptions()
+  ) throws(SystemError) {
+    precondition((1...Limit.queuesMax).contains(options.queueCount))
+    precondition(options.queueEntries >= 2 && options.queueEntries <= Limit.queueEntriesMax)
+    precondition(options.queueEntries & (options.queueEntries - 1) == 0)
+    self.backend = backend
+    self.memory = memory
+    self.options = options
+    guestErrors = GuestErrorLog(device: name, linesMax: Limit.guestErrorLinesMax)
+    queueRegisters = Array(repeating: QueueRegisters(size: options.queueEntries), count: options.queueCount)
+    vectors = .allocate(capacity: options.queueCount + 1)
+    vectors.initialize(repeating: Self.noVector, count: options.queueCount + 1)
+    var features =
+      Feature.segMax | Feature.blkSize | Feature.flush | Feature.topology | Feature.configWCE
+      | Feature.indirectDescriptors | Feature.eventIndex | Feature.version1
+    if backend.isReadOnly { features |= Feature.readOnly }
+    if options.queueCount > 1 { features |= Feature.multiQueue }
+    offeredFeatures = features
+    super.init(name: name, address: address, identity: .virtioBlock)
+    for index in 0..<options.queueCount {
+      queues.append(
+        try VirtioBlockQueue(
+          index: index, device: self, backend: backend, memory: memory, entriesMax: options.queueEntries))
+    }
+    transport = makeTransport()
+  }
+
+  deinit { vectors.deallocate() }
+
+  // MARK: Status register (virtio 1.3 §2.1)
+
+  /// What the guest reads: 0 after a reset only when nothing is in flight any more (§2.4.1).
+  var statusRegister: UInt8 {
+    let value = status.load(ordering: .relaxed)
+    if value == 0 && !quiet.load(ordering: .acquiring) { return statusBeforeReset }
+    return value
+  }
+
+  /// The guest writes the status register. Machine lock held.
+  func writeStatus(_ value: UInt8) {
+    if value == 0 {
+      resetFromGuest()
+      return
+    }
+    let old = status.load(ordering: .relaxed)
+    var new = value | (old & DeviceStatus.needsReset)
+    if new & DeviceStatus.featuresOK != 0 && old & DeviceStatus.featuresOK == 0 && !featuresAcceptable {
+      // The driver must see that FEATURES_OK did not stick (§3.1.1 step 6).
+      new &= ~DeviceStatus.featuresOK
+    }
+    status.store(new, ordering: .relaxed)
+    let starts = new & DeviceStatus.driverOK != 0 && old & DeviceStatus.driverOK == 0
+    if starts && new & (DeviceStatus.featuresOK | DeviceStatus.needsReset) == DeviceStatus.featuresOK { start() }
+  }
+
+  /// Features may be written until FEATURES_OK (§2.2.1).
+  var mayNegotiate: Bool { status.load(ordering: .relaxed) & DeviceStatus.featuresOK == 0 }
+
+  private var featuresAcceptable: Bool {
+    driverFeatures & ~offeredFeatures == 0 && driverFeatures & Feature.version1 != 0
+  }
+
+  func offers(_ feature: UInt64) -> Bool { offeredFeatures & feature != 0 }
+  func negotiated(_ feature: UInt64) -> Bool { driverFeatures & feature != 0 }
+
+  // MARK: Start and stop
+
+  private func start() {
+    // A driver that cannot flush gets a write-through disk (§5.2.6.2); one that can chooses by the writeback field.
+    if !negotiated(Feature.flush) && !negotiated(Feature.configWCE) { backend.writeCacheEnabled = false }
+    let rings = queueRegisters.map { queue in queue.isEnabled ? makeRing(queue) : nil }
+    let context = VirtioBlkContext(
+      capacitySectors: backend.byteCount / Limit.sectorBytes, isReadOnly: backend.isReadOnly,
+      serial: serialWords(backend.serial))
+    let expected = resetCount.load(ordering: .relaxed)
+    backend.loop.execute { [self] in startOnLoop(rings, context, expected) }
+  }
+
+  /// Begins to serve, as soon as the requests of the time before a reset are all back.
+  private func startOnLoop(_ rings: [SplitQueue?], _ context: VirtioBlkContext, _ expected: Int) {
+    guard resetCount.load(ordering: .acquiring) == expected else { return }
+    if queues.contains(where: { $0.inFlight > 0 }) {
+      // The driver did not wait for its reset; the loop comes back here round by round until it is complete.
+      backend.loop.execute { [self] in startOnLoop(rings, context, expected) }
+      return
+    }
+    quiet.store(false, ordering: .releasing)
+    for (queue, ring) in zip(queues, rings) {
+      if let ring { queue.start(ring, context: context) }
+    }
+  }
+
+  private func resetFromGuest() {
+    stopQueues()
+    clearRegisters()
+  }
+
+  private func clearRegisters() {
+    let old = status.exchange(0, ordering: .relaxed)
+    statusBeforeReset = old == 0 ? DeviceStatus.failed : old
+    driverFeatures = 0
+    transport.clearSelectors()
+    for index in queueRegisters.indices { queueRegisters[index] = QueueRegisters(size: options.queueEntries) }
+    for index in 0...options.queueCount { clinux_store16(vectors + index, Self.noVector) }
+    interruptStatus.store(0, ordering: .relaxed)
+    setInterruptLine(asserted: false)
+    backend.writeCacheEnabled = backend.writeCacheDefault
+  }
+
+  /// Makes the loop let go of the rings; `quiet` becomes true when the last request is back.
+  private func stopQueues() {
+    resetCount.add(1, ordering: .acquiringAndReleasing)
+    guard !quiet.load(ordering: .acquiring) else { return }
+    if isOnMainLoop {
+      // The main loop sleeps while we hold the machine lock, so its queues stand still.
+      stopOnLoop()
+    } else {
+      backend.loop.execute { [self] in stopOnLoop() }
+    }
+  }
+
+  private func stopOnLoop() {
+    queues.forEach { $0.stop() }
+    queueBecameQuiet()
+  }
+
+  /// A stopped queue has its last request back. On the loop.
+  func queueBecameQuiet() {
+    guard queues.allSatisfy({ $0.isIdle }) else { return }
+    quiet.store(true, ordering: .releasing)
+    // A main loop that drains sleeps until it is told to look again.
+    if !isOnMainLoop { machine?.deviceBecameQuiet() }
+  }
+
+  private var isOnMainLoop: Bool { machine.map { backend.loop === $0.mainLoop } ?? true }
+
+  private func makeRing(_ queue: QueueRegisters) -> SplitQueue? {
+    SplitQueue(
+      entryCount: queue.size, descriptors: queue.descriptors, available: queue.available, used: queue.used,
+      features: driverFeatures, memory: memory)
+  }
+
+  /// The guest sets queue_enable. A queue whose rings are not wholly RAM stays disabled and breaks the device.
+  func enableQueue(_ index: Int) {
+    guard !queueRegisters[index].isEnabled else { return }
+    if makeRing(queueRegisters[index]) != nil {
+      queueRegisters[index].isEnabled = true
+    } else {
+      guestErrors.report("queue \(index): rings are misaligned or not in guest memory; it stays disabled")
+      breakDevice()
+    }
+  }
+
+  // MARK: Interrupts and faults, on the loop or under the machine lock
+
+  /// The used ring of queue `index` has news that the guest wants to hear of.
+  @inline(__always)
+  func interruptQueue(_ index: Int) {
+    if let msix, msix.isEnabled {
+      let vector = clinux_load16(vectors + index + 1)
+      if vector != Self.noVector { msix.notify(Int(vector)) }
+    } else {
+      raiseInterruptStatus(1)
+    }
+  }
+
+  private func interruptConfiguration() {
+    if let msix, msix.isEnabled {
+      let vector = clinux_load16(vectors)
+      if vector != Self.noVector { msix.notify(Int(vector)) }
+    } else {
+      raiseInterruptStatus(2)
+    }
+  }
+
+  private func raiseInterruptStatus(_ bit: UInt8) {
+    interruptStatus.bitwiseOr(bit, ordering: .relaxed)
+    guard let machine else { return }
+    if machine.lock.isHeld {
+      setInterruptLine(asserted: true)
+    } else {
+      machine.mainLoop.execute { [self] in setInterruptLine(asserted: interruptStatus.load(ordering: .relaxed) != 0) }
+    }
+  }
+
+  /// The guest reads the ISR register, which clears it and the line. Machine lock held.
+  func takeInterruptStatus() -> UInt8 {
+    let value = interruptStatus.exchange(0, ordering: .relaxed)
+    setInterruptLine(asserted: false)
+    return value
+  }
+
+  /// A queue's guest memory made no sense: the device stops until it is reset (§2.1.2, DEVICE_NEEDS_RESET). On the loop.
+  func queueBroke(_ index: Int, fault: QueueFault) {
+    guestErrors.report("queue \(index): \(fault); the device stops until the guest resets it")
+    queues.forEach { $0.pause() }
+    breakDevice()
+  }
+
+  private func breakDevice() {
+    status.bitwiseOr(DeviceStatus.needsReset, ordering: .relaxed)
+    interruptConfiguration()
+  }
+
+  // MARK: PCI
+
+  public override func barMapped(_ index: Int, at address: UInt64) {
+    guard index == TransportLayout.registersBAR, let machine else { return }
+    registersBase = address
+    for queue in queues {
+      machine.doorbells.add(
+        Doorbell(address: doorbellAddress(queue.index, address), width: TransportLayout.notifyWidth, event: queue.event))
+    }
+  }
+
+  public override func barUnmapped(_ index: Int) {
+    guard index == TransportLayout.registersBAR, let machine, let base = registersBase else { return }
+    registersBase = nil
+    for queue in queues {
+      machine.doorbells.remove(address: doorbellAddress(queue.index, base), width: TransportLayout.notifyWidth)
+    }
+  }
+
+  private func doorbellAddress(_ queue: Int, _ base: UInt64) -> UInt64 {
+    base + TransportLayout.notifyOffset + UInt64(queue) * TransportLayout.notifyMultiplier
+  }
+
+  public override func configurationRead(offset: Int, width: Int) -> UInt32 {
+    let data = transport.accessCapability + AccessWindow.data
+    if offset == data, let access = windowAccess(at: transport.accessCapability), access.width <= width {
+      return UInt32(truncatingIfNeeded: transport.read(offset: access.offset, width: access.width))
+    }
+    return super.configurationRead(offset: offset, width: width)
+  }
+
+  public override func configurationWrite(offset: Int, width: Int, value: UInt32) {
+    super.configurationWrite(offset: offset, width: width, value: value)
+    let data = transport.accessCapability + AccessWindow.data
+    if offset == data, let access = windowAccess(at: transport.accessCapability), access.width <= width {
+      let bits = UInt64(value) & (UInt64(1) << (8 * UInt64(access.width)) - 1)
+      transport.write(offset: access.offset, width: access.width, value: bits)
+    }
+  }
+
+  func super_configurationRead(_ offset: Int, _ width: Int) -> UInt32 {
+    super.configurationRead(offset: offset, width: width)
+  }
+
+  // MARK: Device
+
+  public override func reset() {
+    super.reset()
+    resetFromGuest()
+  }
+
+  public override func quiesce() {
+    guard !quiet.load(ordering: .acquiring) else { return }
+    backend.loop.execute { [self] in
+      queues.forEach { $0.pause() }
+      queueBecameQuiet()
+    }
+  }
+
+  public override var isQuiet: Bool { quiet.load(ordering: .acquiring) }
+
+  public override func resume() {
+    let expected = resetCount.load(ordering: .relaxed)
+    guard status.load(ordering: .relaxed) & (DeviceStatus.driverOK | DeviceStatus.needsReset) == DeviceStatus.driverOK
+    else { return }
+    backend.loop.execute { [self] in
+      guard resetCount.load(ordering: .acquiring) == expected else { return }
+      quiet.store(false, ordering: .releasing)
+      queues.forEach { $0.resume() }
+    }
+  }
+
+  public override func shutdown() {
+    if isOnMainLoop {
+      queues.forEach { $0.close() }
+    } else {
+      backend.loop.execute { [self] in queues.forEach { $0.close() } }
+    }
+  }
+}
+
+/// The identification string as the words that a GET_ID request copies, zero-padded to 20 bytes.
+private func serialWords(_ serial: String) -> (UInt64, UInt64, UInt32) {
+  var words: (UInt64, UInt64, UInt32) = (0, 0, 0)
+  withUnsafeMutableBytes(of: &words) { bytes in
+    for (index, byte) in serial.utf8.prefix(Limit.serialBytes).enumerated() { bytes[index] = byte }
+  }
+  return words
+}
+
+extension VirtioBlockDevice {
+  /// Looks at a queue now, as its doorbell would have it. On the loop's thread.
+  public func processQueue(_ index: Int) { queues[index].process() }
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+import Accelerators
+import ArgumentParser
+import Assembly
+import Glibc
+import GuestDrivers
+import GuestImages
+import HostSystem
+import Machine
+import Platform
+
+struct Run: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Run a guest image against virtual disks.",
+    discussion: """
+      Without --kernel the built-in test guest runs: it checks every disk and prints TAP on the serial port. Its command
+      line takes irq=msix|poll, seed=N, disk=gpt|plain and quiet.
+
+      The exit status is the guest's, as isa-debug-exit defines it: (value << 1) | 1, so 1 is a guest that reported 0.
+      A usage error exits with 2, a failure with 1 and a line that starts with "spindle:".
+
+      Examples:
+        spindle run --drive file=disk.img,if=virtio,cache=none,serial=DISK1
+        spindle run --accel kvm --cpus 2 --drive file=a.img,queues=2 --drive file=b.img,readonly=on
+        spindle run --accel hosted --append "irq=poll seed=7" --drive file=disk.img --iothread
+        spindle run --kernel my-guest.elf --memory 512M --serial file:console.log --drive file=disk.img
+
+      Keys of --drive: file=PATH, if=virtio, id=NAME, format=raw, cache=none|writeback|writethrough|directsync|unsafe,
+      readonly=on|off, serial=TEXT, aio=auto|io_uring, queues=N, queue-size=N; driver=null,size=1G for a disk with no
+      bytes at all. A comma in a value is written twice.
+      """)
+
+  @Option(help: "An ELF image with a PVH entry note; 'builtin' is the test guest.")
+  var kernel = "builtin"
+  @Option(help: "The guest's command line.")
+  var append = ""
+  @Option(help: "Guest memory, with K, M or G; a bare number counts megabytes.")
+  var memory = "256M"
+  @Option(help: "Virtual processors.")
+  var cpus = 1
+  @Option(help: "auto, kvm, or hosted (the built-in guest on threads of this process).")
+  var accel = "auto"
+  @Option(help: "A disk: file=PATH,key=value,… (repeatable).")
+  var drive: [String] = []
+  @Option(help: "Where the serial port goes: stdio or file:PATH.")
+  var serial = "stdio"
+  @Flag(help: "Give each disk a thread and event loop of its own.")
+  var iothread = false
+  @Option(name: .customLong("poll-max-ns"), help: "Longest time that a disk's loop polls before it sleeps.")
+  var pollNsMax: UInt64 = 0
+
+  func run() throws {
+    let choice = try acceleratorChoice()
+    let configuration = try machineConfiguration()
+    let image = try kernelImage()
+    let sink = try serialSink()
+    let (accelerator, reason) = try pick(choice)
+    let assembled = try AssembledMachine(configuration, serial: sink)
+    note("accelerator: \(accelerator.rawValue) (\(reason))")
+    switch accelerator {
+    case .kvm: try useKVM(assembled, image)
+    default: useHosted(assembled)
+    }
+    let signals = try ShutdownSignals(machine: assembled.machine)
+    let ending = try assembled.run()
+    signals.close()
+    throw ExitCode(status(of: ending))
+  }
+
+  private func useKVM(_ assembled: AssembledMachine, _ image: [UInt8]) throws {
+    do {
+      try assembled.useKVM(kernel: image, commandLine: append, processorCount: cpus) { what in
+        StandardError.print("spindle: the guest stopped: \(what)")
+      }
+    } catch let error as BootError {
+      throw SetupError("--kernel \(kernel): \(error)")
+    }
+  }
+
+  private func useHosted(_ assembled: AssembledMachine) {
+    let commandLine = append
+    _ = assembled.useHosted(processorCount: cpus) { bus in
+      let failures = TestProgram(bus: bus, commandLine: Array(commandLine.utf8)).run()
+      bus.out8(DebugExit.standardPort, UInt8(min(failures, Int(Int8.max))))
+    }
+  }
+
+  private func status(of ending: ShutdownReason) -> Int32 {
+    switch ending {
+    case .guestExit(let status):
+      note("the guest ended with exit status \(status) (reported value \(status >> 1))")
+      return status & 0xff
+    case .signal(let number):
+      note("ended by signal \(number); every request was completed first")
+      return 128 + number
+    case .reset:
+      note("the guest reset the machine")
+      return 0
+    case .guestFault:
+      return 1
+    case .hostRequest:
+      return 0
+    }
+  }
+
+  // MARK: Options
+
+  private func acceleratorChoice() throws -> AcceleratorChoice {
+    guard let choice = AcceleratorChoice(rawValue: accel) else {
+      throw UsageError("--accel \(accel): unknown; choose one of auto, kvm, hosted")
+    }
+    if choice == .hosted && kernel != "builtin" {
+      throw UsageError("--kernel \(kernel): hosted runs the built-in guest only; use --accel kvm or leave --kernel out")
+    }
+    return choice
+  }
+
+  private func machineConfiguration() throws -> MachineConfiguration {
+    var configuration = MachineConfiguration()
+    configuration.memoryBytes = try ByteSize.parse(memory, option: "--memory", defaultUnit: 1 << 20)
+    guard (1...MachineConfiguration.processorsMax).contains(cpus) else {
+      throw UsageError("--cpus \(cpus): give a number from 1 to \(MachineConfiguration.processorsMax)")
+    }
+    configuration.processorCount = cpus
+    configuration.usesIOThreads = iothread
+    configuration.pollNsMax = pollNsMax
+    for (index, text) in drive.enumerated() {
+      configuration.drives.append(try DriveConfiguration(parsing: text, index: index))
+    }
+    return configuration
+  }
+
+  /// Takes KVM where it works and the guest needs it, and says why it took what it took.
+  private func pick(_ choice: AcceleratorChoice) throws -> (AcceleratorChoice, String) {
+    if choice == .hosted { return (.hosted, "asked for; the built-in guest runs on threads of this process") }
+    switch KVMAccelerator.probe() {
+    case .usable:
+      return (.kvm, choice == .kvm ? "asked for" : "/dev/kvm works")
+    case .unusable(let reason) where choice == .kvm:
+      throw SetupError("--accel kvm: \(reason); use --accel hosted for the built-in guest")
+    case .unusable(let reason) where kernel != "builtin":
+      throw SetupError("--kernel \(kernel): needs KVM, but \(reason)")
+    case .unusable(let reason):
+      return (.hosted, reason)
+    }
+  }
+
+  private func kernelImage() throws -> [UInt8] {
+    if kernel == "builtin" { return GuestImage.testguest }
+    do {
+      return try readWholeFile(kernel)
+    } catch {
+      throw SetupError("--kernel \(kernel): \(SystemError.text(of: error.code))")
+    }
+  }
+
+  private func serialSink() throws -> SerialSink {
+    if serial == "stdio" { return DescriptorSink(borrowing: STDOUT_FILENO) }
+    guard serial.hasPrefix("file:"), serial.count > 5 else {
+      throw UsageError("--serial \(serial): write stdio or file:PATH")
+    }
+    let path = String(serial.dropFirst(5))
+    do {
+      return try DescriptorSink(path: path)
+    } catch {
+      throw SetupError("--serial \(serial): \(SystemError.text(of: error.code))")
+    }
+  }
+
+  private func note(_ line: String) { StandardError.print("spindle: \(line)") }
+}
