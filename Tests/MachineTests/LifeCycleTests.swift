@@ -102,6 +102,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
 @Suite(.timeLimit(.minutes(2))) struct LifeCycleTests {
   @Test(arguments: [
     ShutdownReason.guestExit(status: 1), .guestExit(status: -1), .guestExit(status: Int32.min), .signal(15), .reset,
+    .guestFault,
     .hostRequest,
   ])
   func runReturnsTheFirstReason(_ reason: ShutdownReason) throws {
