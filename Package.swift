@@ -67,6 +67,8 @@ let package = Package(
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
+    tests("MachineTests", ["Machine", "GuestMemory", "EventLoop", "HostSystem"]),
+    tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -8,11 +8,12 @@ open class RegisterBlock {
   /// For subclasses.
   public init() {}
 
-  /// Reads `width` bytes (1, 2, 4 or 8) at `offset`, little-endian, in the low bits. Machine lock held.
+  /// Reads `width` bytes (1, 2, 4 or 8) at `offset`, little-endian, in the low bits; the bits above do not matter.
+  /// Machine lock held.
   /// The offset and the width are inside the block; the offset need not be aligned.
   open func read(offset: UInt64, width: Int) -> UInt64 { UInt64.max }
 
-  /// Writes the low `width` bytes of `value` at `offset`. Machine lock held.
+  /// Writes `width` bytes at `offset`; `value` has zeroes above them. Machine lock held.
   open func write(offset: UInt64, width: Int, value: UInt64) {}
 }
 
@@ -73,13 +74,21 @@ public final class AddressSpace {
   /// Whether some block answers at `address`.
   public func isMapped(_ address: UInt64) -> Bool { find(address) != nil }
 
-  /// Reads `width` bytes; nil where nothing answers or the access runs over the end of a block.
+  /// The low `width` bytes of `value`: what an access of that width carries.
+  @inlinable
+  public static func truncate(_ value: UInt64, width: Int) -> UInt64 {
+    width >= 8 ? value : value & (1 << UInt64(8 * width) - 1)
+  }
+
+  /// Reads `width` bytes into the low bits, zeroes above; nil where nothing answers or the access runs over the end of a
+  /// block.
   public func read(_ address: UInt64, width: Int) -> UInt64? {
     guard let index = find(address), UInt64(width) - 1 <= pieces[index].blockLast - address else { return nil }
     let offset = address - pieces[index].blockStart
     let block = pieces[index].block
     // The block's owner keeps it alive during the access, so no reference is counted for it.
-    return block._withUnsafeGuaranteedRef { $0.read(offset: offset, width: width) }
+    let value = block._withUnsafeGuaranteedRef { $0.read(offset: offset, width: width) }
+    return AddressSpace.truncate(value, width: width)
   }
 
   /// Writes `width` bytes.
@@ -89,6 +98,7 @@ public final class AddressSpace {
     guard let index = find(address), UInt64(width) - 1 <= pieces[index].blockLast - address else { return false }
     let offset = address - pieces[index].blockStart
     let block = pieces[index].block
+    let value = AddressSpace.truncate(value, width: width)
     // A write may map and unmap blocks, so the table is not touched during the call.
     block._withUnsafeGuaranteedRef { $0.write(offset: offset, width: width, value: value) }
     return true

@@ -84,9 +84,10 @@ public final class Machine: @unchecked Sendable {
 
   // MARK: Exits. Any vCPU thread, machine lock not held: each takes it for the access.
 
-  /// Reads a port; unclaimed ports read as all ones.
+  /// Reads a port, 1, 2 or 4 bytes wide; unclaimed ports read as all ones of that width.
   public func exitPortRead(_ port: UInt16, width: Int) -> UInt32 {
-    lock.withLock { UInt32(truncatingIfNeeded: portSpace.read(UInt64(port), width: width) ?? UInt64.max) }
+    let value = lock.withLock { portSpace.read(UInt64(port), width: width) ?? UInt64.max }
+    return UInt32(truncatingIfNeeded: AddressSpace.truncate(value, width: width))
   }
 
   /// Writes a port; writes to unclaimed ports are lost.
@@ -94,7 +95,7 @@ public final class Machine: @unchecked Sendable {
     lock.withLock { _ = portSpace.write(UInt64(port), width: width, value: UInt64(value)) }
   }
 
-  /// Reads device memory; unclaimed addresses read as 0.
+  /// Reads device memory, 1, 2, 4 or 8 bytes wide; unclaimed addresses read as 0.
   public func exitMemoryRead(_ address: UInt64, width: Int) -> UInt64 {
     lock.withLock { memorySpace.read(address, width: width) ?? 0 }
   }

@@ -19,7 +19,6 @@ public final class DebugExit: PortDevice {
   public override func portRead(offset: Int, width: Int) -> UInt32 { 0 }
 
   public override func portWrite(offset: Int, width: Int, value: UInt32) {
-    let value = width == 4 ? value : value & (1 << UInt32(8 * width) - 1)
     machine?.requestShutdown(.guestExit(status: Int32(bitPattern: value << 1 | 1)))
   }
 }

@@ -20,7 +20,7 @@ open class PortDevice: Device {
   /// Reads `width` bytes (1, 2 or 4) at `offset` from the first port; the access is inside the ports. Machine lock held.
   open func portRead(offset: Int, width: Int) -> UInt32 { UInt32.max }
 
-  /// Writes the low `width` bytes of `value` at `offset` from the first port. Machine lock held.
+  /// Writes `width` bytes at `offset` from the first port; `value` has zeroes above them. Machine lock held.
   open func portWrite(offset: Int, width: Int, value: UInt32) {}
 
   /// Maps the ports. A subclass that overrides it calls super.
