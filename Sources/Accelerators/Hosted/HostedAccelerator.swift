@@ -15,13 +15,16 @@ public final class HostedAccelerator: VCPUGroup, @unchecked Sendable {
   /// Programs allocate from here up, clear of what a PC keeps in its first megabyte.
   private static let allocationStart: UInt64 = 1 << 20
 
+  /// At most so many processors: an MSI address has eight bits for one, and 0xff is not a single one.
+  public static let processorsMax = 255
+
   /// How many processors the machine has.
   public let processorCount: Int
   unowned(unsafe) let machine: Machine
   let controller: HostedInterruptController
   private let program: @Sendable (HostedBus) -> Void
-  // Set once by `requestStop`; read by every processor.
-  private let stopping = Atomic<Bool>(false)
+  /// 1 from `requestStop` on; read by every processor. In memory of its own, so that a bus looks without a call.
+  let stopWord: UnsafeMutablePointer<UInt32>
 
   private struct State {
     var threads: [HostThread] = []
@@ -35,18 +38,26 @@ public final class HostedAccelerator: VCPUGroup, @unchecked Sendable {
   ///
   /// The machine outlives the accelerator's threads. `program` runs on processor 0; it starts the others itself.
   public init(machine: Machine, processorCount: Int, program: @escaping @Sendable (HostedBus) -> Void) {
-    precondition(processorCount >= 1 && processorCount <= 255)
+    precondition((1...Self.processorsMax).contains(processorCount), "no such number of processors")
     self.machine = machine
     self.processorCount = processorCount
     self.program = program
     controller = HostedInterruptController(processorCount: processorCount)
     state = Mutex(State(nextVector: Array(repeating: Self.firstVector, count: processorCount)))
+    stopWord = .allocate(capacity: 1)
+    stopWord.initialize(to: 0)
     machine.interrupts = controller
   }
 
+  deinit { stopWord.deallocate() }
+
   /// Whether every processor is to unwind.
-  @inline(__always)
-  var isStopping: Bool { stopping.load(ordering: .relaxed) }
+  var isStopping: Bool { clinux_load32_ordered(stopWord) != 0 }
+
+  /// How often a device has asserted an interrupt line (numbered as `InterruptController.setLine` does). Any thread.
+  ///
+  /// Hosted programs take message interrupts only; lines are counted, not delivered.
+  public func assertions(ofLine line: Int) -> UInt32 { controller.assertions(ofLine: line) }
 
   // MARK: VCPUGroup
 
@@ -55,14 +66,14 @@ public final class HostedAccelerator: VCPUGroup, @unchecked Sendable {
 
   /// Makes every wait of the programs return false from now on. Any thread; any number of times.
   public func requestStop() {
-    stopping.store(true, ordering: .sequentiallyConsistent)
-    // Pairs with the fence in HostedProcessorInterrupts.wait: a processor that has not seen `stopping` is woken.
-    clinux_fence_full()
+    // Pairs with HostedProcessorInterrupts.wait: a processor that has not seen the word there is woken.
+    clinux_store32_ordered(stopWord, 1)
     controller.processors.forEach { $0.wake() }
   }
 
   /// Waits until every processor's thread has ended.
   public func join() {
+    // A thread that starts another one enters it here before it ends itself, so an empty list means that none is left.
     while let thread = state.withLock({ $0.threads.popLast() }) { thread.join() }
   }
 
@@ -81,7 +92,11 @@ public final class HostedAccelerator: VCPUGroup, @unchecked Sendable {
     do {
       try launch(index, program)
       return true
-    } catch { return false }
+    } catch {
+      // The host has no thread for it; the program may ask again.
+      state.withLock { _ = $0.started.remove(index) }
+      return false
+    }
   }
 
   func allocate(byteCount: UInt64, alignment: UInt64, limit: UInt64) -> UInt64? {

@@ -15,10 +15,13 @@ public final class HostedBus: Bus, @unchecked Sendable {
   public let processor: Int
   /// Nanoseconds that `waitForInterrupt` spins before it sleeps; 0 for never.
   public var spinNs: UInt64 = 0
-  @usableFromInline unowned(unsafe) let accelerator: HostedAccelerator
+  // The accelerator and everything below lives until this processor's thread has ended, so nothing is counted.
+  private unowned(unsafe) let accelerator: HostedAccelerator
   @usableFromInline let ram: UnsafeMutableRawPointer
   @usableFromInline let ramBytes: UInt64
-  @usableFromInline unowned(unsafe) let machine: Machine
+  private unowned(unsafe) let machine: Machine
+  @usableFromInline let counters: UnsafeMutablePointer<UInt32>
+  @usableFromInline let stopWord: UnsafeMutablePointer<UInt32>
   private unowned(unsafe) let interrupts: HostedProcessorInterrupts
 
   init(accelerator: HostedAccelerator, processor: Int) {
@@ -26,6 +29,8 @@ public final class HostedBus: Bus, @unchecked Sendable {
     self.processor = processor
     machine = accelerator.machine
     interrupts = accelerator.controller.processors[processor]
+    counters = accelerator.controller.counters
+    stopWord = accelerator.stopWord
     let low = accelerator.machine.memory.regions.first { $0.start == 0 }
     guard let low else { preconditionFailure("a machine has RAM at 0") }
     ram = low.host
@@ -133,34 +138,43 @@ public final class HostedBus: Bus, @unchecked Sendable {
   // MARK: Interrupts
 
   /// Takes a vector of `processor`.
-  public func allocateInterrupt(processor: Int) -> MessageInterrupt? { accelerator.allocateVector(processor: processor) }
+  public func allocateInterrupt(processor: Int) -> MessageInterrupt? {
+    accelerator.allocateVector(processor: processor)
+  }
 
   /// How often the interrupt has arrived.
   public func interruptCount(_ interrupt: MessageInterrupt) -> UInt32 {
-    guard
-      let (processor, vector) = accelerator.controller.target(
-        of: MSIMessage(address: interrupt.address, data: interrupt.data))
-    else { return 0 }
-    return clinux_load32(processor.counters + vector)
+    let message = MSIMessage(address: interrupt.address, data: interrupt.data)
+    guard let target = HostedInterruptController.decode(message, processorCount: accelerator.processorCount) else {
+      return 0
+    }
+    // Pairs with the increment in HostedProcessorInterrupts.raise: what the device wrote before it is visible.
+    return clinux_load32_acquire(counters + target.processor * HostedProcessorInterrupts.vectorCount + target.vector)
   }
 
   /// Waits for the interrupt, spinning for `spinNs` first.
   public func waitForInterrupt(_ interrupt: MessageInterrupt, after seen: UInt32) -> Bool {
     let vector = Int(interrupt.number & 0xff)
+    // Pairs with the increment in HostedProcessorInterrupts.raise, here and in the loop.
+    let counter = counters + processor * HostedProcessorInterrupts.vectorCount + vector
     if spinNs > 0 {
-      let deadline = clinux_monotonic_ns() &+ spinNs
-      while clinux_load32(interrupts.counters + vector) == seen && clinux_monotonic_ns() < deadline { clinux_pause() }
+      let start = clinux_monotonic_ns()
+      while clinux_load32_acquire(counter) == seen, !isStopping, clinux_monotonic_ns() - start < spinNs {
+        clinux_pause()
+      }
     }
-    if clinux_load32(interrupts.counters + vector) == seen {
-      interrupts.wait(vector, after: seen) { accelerator.isStopping }
-    }
-    return !accelerator.isStopping
+    if clinux_load32_acquire(counter) == seen { interrupts.wait(vector, after: seen) { accelerator.isStopping } }
+    return !isStopping
   }
 
+  @inlinable @inline(__always)
+  var isStopping: Bool { clinux_load32(stopWord) != 0 }
+
   /// A pause between two looks at memory.
+  @inlinable
   public func relax() -> Bool {
     clinux_pause()
-    return !accelerator.isStopping
+    return !isStopping
   }
 
   // MARK: Processors

@@ -27,6 +27,7 @@ CKVM_REQUEST(GET_SREGS);
 CKVM_REQUEST(SET_SREGS);
 CKVM_REQUEST(SET_REGS);
 CKVM_REQUEST(GET_REGS);
+CKVM_REQUEST(TRANSLATE);
 CKVM_REQUEST(RUN);
 CKVM_REQUEST(IRQ_LINE);
 CKVM_REQUEST(SIGNAL_MSI);
@@ -57,7 +58,7 @@ static inline struct kvm_irq_routing_entry *ckvm_routing_entries(struct kvm_irq_
   return table->entries;
 }
 
-/// Asks the next KVM_RUN to return at once (kvm_run.immediate_exit). Safe from a signal handler and from any thread.
+/// Asks each KVM_RUN from now on to return at once (kvm_run.immediate_exit). Any thread.
 static inline void ckvm_set_immediate_exit(struct kvm_run *run, uint8_t value) {
   __atomic_store_n(&run->immediate_exit, value, __ATOMIC_SEQ_CST);
 }
