@@ -68,6 +68,10 @@ let package = Package(
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
     tests("MachineTests", ["Machine", "GuestMemory", "EventLoop", "HostSystem"]),
+    tests("BootTests", ["Platform", "GuestMemory"]),
+    tests(
+      "AcceleratorsTests",
+      ["Accelerators", "Platform", "Machine", "GuestDrivers", "GuestMemory", "GuestImages", "HostSystem"]),
     tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],
   swiftLanguageModes: [.v6]

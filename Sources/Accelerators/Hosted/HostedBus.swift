@@ -16,7 +16,7 @@ public final class HostedBus: Bus, @unchecked Sendable {
   /// Nanoseconds that `waitForInterrupt` spins before it sleeps; 0 for never.
   public var spinNs: UInt64 = 0
   // The accelerator and everything below lives until this processor's thread has ended, so nothing is counted.
-  private unowned(unsafe) let accelerator: HostedAccelerator
+  unowned(unsafe) let accelerator: HostedAccelerator
   @usableFromInline let ram: UnsafeMutableRawPointer
   @usableFromInline let ramBytes: UInt64
   private unowned(unsafe) let machine: Machine

@@ -11,7 +11,8 @@ import Machine
 final class HostedProcessorInterrupts: @unchecked Sendable {
   static let vectorCount = 256
   /// A program gives up on a silent device by itself, so a wait lets it out after so many seconds.
-  private static let waitSecondsMax = 1
+  /// Changed before processors run only.
+  var waitSecondsMax = 1
 
   /// Counts of arrived interrupts, a word for each vector. The controller owns the memory.
   private let counters: UnsafeMutablePointer<UInt32>
@@ -57,7 +58,7 @@ final class HostedProcessorInterrupts: @unchecked Sendable {
     // Pairs with the load of `waiting` in `raise`.
     clinux_store32_ordered(waiting, 1)
     if clinux_load32_ordered(counters + vector) == seen && !isStopping() {
-      var timeout = timespec(tv_sec: Self.waitSecondsMax, tv_nsec: 0)
+      var timeout = timespec(tv_sec: waitSecondsMax, tv_nsec: 0)
       // Whatever ends it (a wakeup, a changed word, a signal, time), the caller looks again.
       _ = clinux_futex_wait(wakeups, generation, &timeout)
     }
@@ -70,7 +71,6 @@ final class HostedProcessorInterrupts: @unchecked Sendable {
 /// Address bits 31:20 are 0xfee, bits 19:12 name the processor; data bits 10:8 are the delivery mode, of which fixed and
 /// lowest priority deliver the vector in bits 7:0. Other messages, and vectors below 16, are lost.
 final class HostedInterruptController: InterruptController, @unchecked Sendable {
-  private static let apicBase: UInt64 = 0xfee0_0000
   private static let vectorMin: UInt32 = 16
   /// Inputs of a PC's I/O APIC.
   static let linesMax = 24
@@ -103,7 +103,7 @@ final class HostedInterruptController: InterruptController, @unchecked Sendable 
 
   /// The message that reaches `vector` of `processor`.
   static func message(processor: Int, vector: UInt32) -> MSIMessage {
-    MSIMessage(address: apicBase | UInt64(processor) << 12, data: vector)
+    MSIMessage(address: MSIMessage.apicPrefix << 20 | UInt64(processor) << 12, data: vector)
   }
 
   /// Which processor and vector a message reaches, or nil where it is lost.
@@ -112,8 +112,7 @@ final class HostedInterruptController: InterruptController, @unchecked Sendable 
     let processor = Int(truncatingIfNeeded: message.address >> 12 & 0xff)
     let deliveryMode = message.data >> 8 & 7
     let vector = message.data & 0xff
-    guard message.address >> 20 == apicBase >> 20, processor < processorCount, deliveryMode <= 1, vector >= vectorMin
-    else { return nil }
+    guard message.isInterrupt, processor < processorCount, deliveryMode <= 1, vector >= vectorMin else { return nil }
     return (processor, Int(vector))
   }
 

@@ -57,6 +57,8 @@ final class KVMInterruptController: InterruptController, @unchecked Sendable {
   }
 
   override func send(_ message: MSIMessage) {
+    // KVM does not look at these bits of the address.
+    guard message.isInterrupt else { return }
     var msi = kvm_msi()
     msi.address_lo = UInt32(truncatingIfNeeded: message.address)
     msi.address_hi = UInt32(truncatingIfNeeded: message.address >> 32)
@@ -178,8 +180,7 @@ final class KVMInterruptRoute: InterruptRoute, @unchecked Sendable {
   override func update(_ message: MSIMessage) {
     if isBound && message == self.message { return }
     super.update(message)
-    // A vector that the guest has not given an address to has no message.
-    let wanted: MSIMessage? = message.address == 0 ? nil : message
+    let wanted = message.isInterrupt ? message : nil
     // Where the kernel refuses, `fire` sends the message itself; the GSI may not send what it had before.
     guard kvm.route(gsi, to: wanted), wanted != nil else { return unbind() }
     if !isBound { isBound = (try? kvm.bind(event, gsi: gsi, isBound: true)) != nil }

@@ -12,10 +12,12 @@ public enum BootError: Error, Equatable, CustomStringConvertible, Sendable {
   case noPVHNote
   /// Something in the headers contradicts itself.
   case malformed(String)
-  /// A segment does not lie in guest RAM.
-  case doesNotFit(start: UInt64, byteCount: UInt64)
-  /// The command line or the modules do not fit into guest RAM.
-  case noRoom(String)
+  /// A segment does not lie in guest RAM, of which there are `memoryBytes`.
+  case doesNotFit(start: UInt64, byteCount: UInt64, memoryBytes: UInt64)
+  /// What the kernel is given beside itself (start info, a module) finds no place in guest RAM.
+  case noRoom(what: String, memoryBytes: UInt64)
+  /// The command line is longer than `PVHLoader.commandLineBytesMax` or holds a zero byte.
+  case badCommandLine(String)
 
   /// The text.
   public var description: String {
@@ -25,9 +27,12 @@ public enum BootError: Error, Equatable, CustomStringConvertible, Sendable {
     case .wrongKind(let what): "is \(what); Spindle boots x86-64 or 32-bit x86 executables"
     case .noPVHNote: "has no PVH entry note (XEN_ELFNOTE_PHYS32_ENTRY); Spindle boots PVH images only"
     case .malformed(let what): "is malformed: \(what)"
-    case .doesNotFit(let start, let byteCount):
-      "wants \(byteCount) bytes at 0x\(String(start, radix: 16)), which is not guest memory; give it more with --memory"
-    case .noRoom(let what): "\(what) does not fit into guest memory; give it more with --memory"
+    case .doesNotFit(let start, let byteCount, let memoryBytes):
+      "does not fit into \(memoryBytes >> 20) MiB: it wants \(byteCount) bytes at 0x\(String(start, radix: 16)); "
+        + "give it more with --memory"
+    case .noRoom(let what, let memoryBytes):
+      "leaves no room in \(memoryBytes >> 20) MiB for \(what); give it more with --memory"
+    case .badCommandLine(let what): "takes no command line \(what)"
     }
   }
 }

@@ -147,7 +147,7 @@ public struct ELFImage {
     guard !segments.isEmpty else { throw .malformed("it has nothing to load") }
     segments.sort { $0.address < $1.address }
     for (lower, upper) in zip(segments, segments.dropFirst()) where upper.address - lower.address < lower.memoryBytes {
-      throw .malformed("its segments overlap at 0x\(String(upper.address, radix: 16))")
+      throw .malformed("it overlaps itself at 0x\(String(upper.address, radix: 16))")
     }
   }
 

@@ -39,19 +39,21 @@ public enum PVHLoader {
   ) throws(BootError) -> Boot {
     for segment in image.segments
     where !memory.contains(address: segment.address, byteCount: segment.memoryBytes) {
-      throw .doesNotFit(start: segment.address, byteCount: segment.memoryBytes)
+      throw .doesNotFit(start: segment.address, byteCount: segment.memoryBytes, memoryBytes: memory.byteCount)
     }
     var plan = Plan(image: image, memory: memory)
-    let commandBytes = Array(commandLine.utf8) + [0]
-    guard commandBytes.count <= commandLineBytesMax else { throw .noRoom("a command line of \(commandBytes.count) bytes") }
+    let commandBytes = try terminated(commandLine)
     let map = memoryMap(memory)
     let tables = UInt64(map.count) * StartInfo.mapEntryBytes + UInt64(modules.count) * StartInfo.moduleBytes
     guard let startInfo = plan.takeLow(StartInfo.byteCount + tables + UInt64(commandBytes.count)) else {
-      throw .noRoom("the start info")
+      throw .noRoom(what: "the start info", memoryBytes: memory.byteCount)
     }
     var placed: [(address: UInt64, bytes: [UInt8])] = []
     for module in modules {
-      guard let address = plan.takeHigh(UInt64(module.count)) else { throw .noRoom("a module of \(module.count) bytes") }
+      // An empty module has an address of its own as well.
+      guard let address = plan.takeHigh(UInt64(max(module.count, 1))) else {
+        throw .noRoom(what: "a module of \(module.count) bytes", memoryBytes: memory.byteCount)
+      }
       placed.append((address, module))
     }
     do throws(GuestMemoryError) {
@@ -62,6 +64,16 @@ public enum PVHLoader {
       preconditionFailure("every range was checked: \(error)")
     }
     return Boot(entry: image.entry, startInfo: startInfo)
+  }
+
+  /// The command line as the guest reads it, with a zero at its end.
+  private static func terminated(_ commandLine: String) throws(BootError) -> [UInt8] {
+    let bytes = Array(commandLine.utf8)
+    guard !bytes.contains(0) else { throw .badCommandLine("with a zero byte in it") }
+    guard bytes.count < commandLineBytesMax else {
+      throw .badCommandLine("of \(bytes.count) bytes; \(commandLineBytesMax - 1) at most")
+    }
+    return bytes + [0]
   }
 
   private static func write(_ image: ELFImage, _ memory: GuestMemory) throws(GuestMemoryError) {

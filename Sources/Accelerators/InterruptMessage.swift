@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+import Machine
+
+extension MSIMessage {
+  /// Bits 31:20 of an address that local APICs listen to; the bits above are zero (Intel SDM 3A §11.11.1).
+  static let apicPrefix: UInt64 = 0xfee
+
+  /// Whether the message is an interrupt at all: a guest may give a vector any address, and a device's write to another
+  /// one is lost here.
+  @inline(__always)
+  var isInterrupt: Bool { address >> 20 == Self.apicPrefix }
+}
