@@ -71,7 +71,7 @@ let package = Package(
     tests("BootTests", ["Platform", "GuestMemory"]),
     tests(
       "AcceleratorsTests",
-      ["Accelerators", "Platform", "Machine", "GuestDrivers", "GuestMemory", "GuestImages", "HostSystem"]),
+      ["Accelerators", "Platform", "Machine", "GuestDrivers", "GuestMemory", "GuestImages", "EventLoop", "HostSystem"]),
     tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],
   swiftLanguageModes: [.v6]
