@@ -63,7 +63,11 @@ let package = Package(
       ],
       swiftSettings: swiftSettings),
     // Tests
+    tests("EventLoopTests", ["EventLoop", "HostSystem"]),
+    tests("AsyncIOTests", ["AsyncIO", "CURing", "EventLoop"]),
+    tests("BlockTests", ["Block", "AsyncIO", "EventLoop", "HostSystem"]),
     tests("VirtioBlockTests", ["VirtioBlock"]),
+    tests("AssemblyTests", ["Assembly", "Block"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

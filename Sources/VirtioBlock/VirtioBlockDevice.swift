@@ -279,7 +279,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     registersBase = address
     for queue in queues {
       machine.doorbells.add(
-        Doorbell(address: doorbellAddress(queue.index, address), width: TransportLayout.notifyWidth, event: queue.event))
+        Doorbell(address: doorbellAddress(queue.index, address), width: TransportLayout.notifyWidth, event: queue.event)
+      )
     }
   }
 

@@ -46,7 +46,8 @@ struct Run: ParsableCommand {
   var serial = "stdio"
   @Flag(help: "Give each disk a thread and event loop of its own.")
   var iothread = false
-  @Option(name: .customLong("poll-max-ns"), help: "Longest time that an I/O thread polls before it sleeps (with --iothread).")
+  @Option(
+    name: .customLong("poll-max-ns"), help: "Longest time that an I/O thread polls before it sleeps (with --iothread).")
   var pollNsMax: UInt64 = 0
 
   func run() throws {

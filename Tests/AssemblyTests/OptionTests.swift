@@ -15,7 +15,8 @@ import Testing
 
   @Test func driveTakesEveryKeyItLists() throws {
     let drive = try DriveConfiguration(
-      parsing: "file=/a,,b.img,if=virtio,id=x,format=raw,cache=none,readonly=on,serial=S1,aio=auto,queues=2,queue-size=64",
+      parsing:
+        "file=/a,,b.img,if=virtio,id=x,format=raw,cache=none,readonly=on,serial=S1,aio=auto,queues=2,queue-size=64",
       index: 0)
     #expect(drive.source == .file(path: "/a,b.img"))
     #expect(drive.id == "x")
@@ -40,7 +41,8 @@ import Testing
     ("file=a,cache=fast", "choose one of"), ("file=a,readonly=maybe", "neither on nor off"),
     ("file=a,queues=0", "from 1 to 64"), ("file=a,queue-size=100", "power of two"), ("if=virtio", "write file=PATH"),
     ("file=a,serial=123456789012345678901", "longer than 20"), ("file=a,file=b", "given twice"),
-    ("file=a,if=scsi", "choose one of virtio"), ("driver=null,file=a", "takes no file"), ("file=a,size=1G", "driver=null"),
+    ("file=a,if=scsi", "choose one of virtio"), ("driver=null,file=a", "takes no file"),
+    ("file=a,size=1G", "driver=null"),
     ("driver=null,size=1X", "not a size"), ("file=a,aio=fast", "choose one of auto"), ("", "not of the form"),
   ])
   func mistakeIsNamed(text: String, part: String) throws {
@@ -50,7 +52,8 @@ import Testing
     #expect(line.hasPrefix("--drive"))
   }
 
-  @Test(arguments: [("1", 1), ("4K", 4096), ("256M", 256 << 20), ("2g", 2 << 30), ("1T", 1 << 40)] as [(String, UInt64)])
+  @Test(
+    arguments: [("1", 1), ("4K", 4096), ("256M", 256 << 20), ("2g", 2 << 30), ("1T", 1 << 40)] as [(String, UInt64)])
   func sizesAreRead(text: String, bytes: UInt64) throws {
     #expect(try ByteSize.parse(text, option: "--memory") == bytes)
   }

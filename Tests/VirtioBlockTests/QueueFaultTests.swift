@@ -87,8 +87,9 @@ import Testing
   }
 
   /// Ways to get an indirect table wrong: length, extra flags of the descriptor, address.
-  @Test(arguments: [(0, 0, 0), (24, 0, 0), (48, 1, 0), (48, 0, UInt64.max - 15), (48, 0, DriverKit.ramBytes - 32)]
-    as [(UInt32, UInt16, UInt64)])
+  @Test(
+    arguments: [(0, 0, 0), (24, 0, 0), (48, 1, 0), (48, 0, UInt64.max - 15), (48, 0, DriverKit.ramBytes - 32)]
+      as [(UInt32, UInt16, UInt64)])
   func badIndirectTableBreaksTheDevice(byteCount: UInt32, flags: UInt16, address: UInt64) throws {
     // Known failure 5.
     let kit = try DriverKit()

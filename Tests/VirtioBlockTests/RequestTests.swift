@@ -81,7 +81,8 @@ import Testing
     #expect(try kit.takeUsed()?.written == 1)
   }
 
-  @Test(arguments: [(64, 1), (63, 2), (UInt64.max, 1), (UInt64.max - 1, 4), (1 << 55, 1), (65, 0)] as [(UInt64, UInt32)])
+  @Test(
+    arguments: [(64, 1), (63, 2), (UInt64.max, 1), (UInt64.max - 1, 4), (1 << 55, 1), (65, 0)] as [(UInt64, UInt32)])
   func rangeBeyondTheEndIsAnIOError(sector: UInt64, sectors: UInt32) throws {
     // Known failure 21: sector overflow.
     let kit = try DriverKit()

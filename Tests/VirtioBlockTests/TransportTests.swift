@@ -71,8 +71,9 @@ import Testing
     #expect(kit.read(28, 2) == 0)
   }
 
-  @Test(arguments: [(32, 0x10008), (40, 0x12001), (48, 0x14002), (48, DriverKit.ramBytes - 8), (40, DriverKit.bar)]
-    as [(UInt64, UInt64)])
+  @Test(
+    arguments: [(32, 0x10008), (40, 0x12001), (48, 0x14002), (48, DriverKit.ramBytes - 8), (40, DriverKit.bar)]
+      as [(UInt64, UInt64)])
   func ringThatIsMisalignedOrOutsideMemoryIsRefused(register: UInt64, address: UInt64) throws {
     // Known failure 17 (CVE-2023-41051).
     let kit = try DriverKit()

@@ -133,7 +133,9 @@ public final class HostedBus: Bus, @unchecked Sendable {
   // MARK: Interrupts
 
   /// Takes a vector of `processor`.
-  public func allocateInterrupt(processor: Int) -> MessageInterrupt? { accelerator.allocateVector(processor: processor) }
+  public func allocateInterrupt(processor: Int) -> MessageInterrupt? {
+    accelerator.allocateVector(processor: processor)
+  }
 
   /// How often the interrupt has arrived.
   public func interruptCount(_ interrupt: MessageInterrupt) -> UInt32 {

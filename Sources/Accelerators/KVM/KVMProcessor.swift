@@ -168,7 +168,8 @@ final class KVMProcessor: @unchecked Sendable {
     case Exit.shutdown:
       return .shutdown
     case Exit.failedEntry:
-      return .failed("the processor refuses the guest's state (\(run.pointee.fail_entry.hardware_entry_failure_reason))")
+      return .failed(
+        "the processor refuses the guest's state (\(run.pointee.fail_entry.hardware_entry_failure_reason))")
     case Exit.internalError:
       return .failed(
         "KVM cannot emulate an instruction (suberror \(run.pointee.internal.suberror)) at \(instructionPointer())")

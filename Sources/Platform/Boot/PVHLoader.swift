@@ -43,7 +43,9 @@ public enum PVHLoader {
     }
     var plan = Plan(image: image, memory: memory)
     let commandBytes = Array(commandLine.utf8) + [0]
-    guard commandBytes.count <= commandLineBytesMax else { throw .noRoom("a command line of \(commandBytes.count) bytes") }
+    guard commandBytes.count <= commandLineBytesMax else {
+      throw .noRoom("a command line of \(commandBytes.count) bytes")
+    }
     let map = memoryMap(memory)
     let tables = UInt64(map.count) * StartInfo.mapEntryBytes + UInt64(modules.count) * StartInfo.moduleBytes
     guard let startInfo = plan.takeLow(StartInfo.byteCount + tables + UInt64(commandBytes.count)) else {
@@ -51,7 +53,9 @@ public enum PVHLoader {
     }
     var placed: [(address: UInt64, bytes: [UInt8])] = []
     for module in modules {
-      guard let address = plan.takeHigh(UInt64(module.count)) else { throw .noRoom("a module of \(module.count) bytes") }
+      guard let address = plan.takeHigh(UInt64(module.count)) else {
+        throw .noRoom("a module of \(module.count) bytes")
+      }
       placed.append((address, module))
     }
     do throws(GuestMemoryError) {
