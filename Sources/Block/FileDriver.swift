@@ -46,7 +46,7 @@ public final class FileDriver: BlockDriver {
     case .flush: opcode = .flush
     case .discard, .writeZeroes:
       request.pointee.result = -EOPNOTSUPP
-      backend.completions.append(request)
+      completeLater(request)
       return
     }
     request.pointee.io.opcode = opcode
@@ -76,7 +76,7 @@ public final class FileDriver: BlockDriver {
   @inline(__always)
   private func finish(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {
     request.pointee.result = result
-    backend.driverCompleted(request)
+    complete(request)
   }
 
   /// Whether direct I/O takes the request as it is.

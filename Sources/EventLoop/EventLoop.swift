@@ -334,7 +334,6 @@ public final class EventLoop: @unchecked Sendable {
   }
 
   /// Runs `call` once at the end of the outermost batch, or at once where none is open.
-  @inline(__always)
   public func deferToBatchEnd(_ call: DeferredCall) {
     if call.isDeferred { return }
     if batchDepth == 0 {

@@ -89,7 +89,7 @@ public final class LoopRing {
   public func enqueue(_ entry: UnsafeMutablePointer<io_uring_sqe>, client: UInt64, token: UInt64) {
     entry.pointee.user_data = client << Self.tokenBits | token
     queuedCount += 1
-    if queuedCount >= Self.submitBatchMax { submit() } else { loop.deferToBatchEnd(submitter) }
+    if queuedCount >= Self.submitBatchMax { submit() } else { submitter.deferToBatchEnd() }
   }
 
   /// Hands queued entries to the kernel. The kernel may take a part, or nothing for now: what is left is tried again

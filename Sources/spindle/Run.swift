@@ -57,11 +57,11 @@ struct Run: ParsableCommand {
     let sink = try serialSink()
     let (accelerator, reason) = try pick(choice)
     let assembled = try AssembledMachine(configuration, serial: sink)
-    note("accelerator: \(accelerator.rawValue) (\(reason))")
     switch accelerator {
     case .kvm: try useKVM(assembled, image)
     default: useHosted(assembled)
     }
+    note("accelerator: \(accelerator.rawValue) (\(reason))")
     let signals = try ShutdownSignals(machine: assembled.machine)
     let ending = try assembled.run()
     signals.close()
@@ -119,6 +119,11 @@ struct Run: ParsableCommand {
   private func machineConfiguration() throws -> MachineConfiguration {
     var configuration = MachineConfiguration()
     configuration.memoryBytes = try ByteSize.parse(memory, option: "--memory", defaultUnit: 1 << 20)
+    do {
+      try MachineMemory.check(byteCount: configuration.memoryBytes)
+    } catch {
+      throw UsageError("--memory \(memory): \(error)")
+    }
     guard (1...MachineConfiguration.processorsMax).contains(cpus) else {
       throw UsageError("--cpus \(cpus): give a number from 1 to \(MachineConfiguration.processorsMax)")
     }
