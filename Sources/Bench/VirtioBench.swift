@@ -41,10 +41,12 @@ public struct VirtioBench {
       }
     }
     results.append(try measureNull(depth: 16))
-    let usage = ResourceUsage()
-    print("resident, guest RAM in use included: \(usage.residentMaxKiB >> 10) MiB at most")
+    results.append(BenchResult(id: "resident", value: residentMiB, unit: "MiB"))
+    print("resident memory without guest RAM: \(fraction(residentMiB)) MiB")
     return results
   }
+
+  private var residentMiB: Double { Double(ResourceUsage.residentWithoutGuestKiB) / 1024 }
 
   private func makeFile() throws -> String {
     let folder = getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp"

@@ -55,6 +55,8 @@ struct Run: ParsableCommand {
     let configuration = try machineConfiguration()
     let image = try kernelImage()
     let sink = try serialSink()
+    // Before any thread starts, so that no thread is interrupted by them.
+    let signals = try ShutdownSignals()
     let (accelerator, reason) = try pick(choice)
     let assembled = try AssembledMachine(configuration, serial: sink)
     switch accelerator {
@@ -62,9 +64,8 @@ struct Run: ParsableCommand {
     default: useHosted(assembled)
     }
     note("accelerator: \(accelerator.rawValue) (\(reason))")
-    let signals = try ShutdownSignals(machine: assembled.machine)
+    signals.watch(assembled.machine)
     let ending = try assembled.run()
-    signals.close()
     throw ExitCode(status(of: ending))
   }
 
