@@ -67,7 +67,7 @@ let package = Package(
     tests("AsyncIOTests", ["AsyncIO", "CURing", "EventLoop"]),
     tests("BlockTests", ["Block", "AsyncIO", "EventLoop", "HostSystem"]),
     tests("VirtioBlockTests", ["VirtioBlock"]),
-    tests("AssemblyTests", ["Assembly", "Block"]),
+    tests("AssemblyTests", ["Assembly"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

@@ -126,6 +126,9 @@ public final class AssembledMachine {
     for thread in ioThreads { try thread.start() }
     defer { ioThreads.forEach { $0.stop() } }
     try machine.vcpus?.start()
+    // The program of a hosted processor may hold the machine, which holds its processors: without this neither would
+    // go, and the images would stay open and locked.
+    defer { machine.vcpus = nil }
     return machine.run()
   }
 }
