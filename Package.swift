@@ -63,9 +63,9 @@ let package = Package(
       ],
       swiftSettings: swiftSettings),
     // Tests
-    tests("EventLoopTests", ["EventLoop", "HostSystem"]),
+    tests("EventLoopTests", ["CURing", "EventLoop", "HostSystem"]),
     tests("AsyncIOTests", ["AsyncIO", "CURing", "EventLoop"]),
-    tests("BlockTests", ["Block", "AsyncIO", "EventLoop", "HostSystem"]),
+    tests("BlockTests", ["Block", "AsyncIO", "CLinux", "EventLoop", "HostSystem"]),
     tests("VirtioBlockTests", ["VirtioBlock"]),
     tests("AssemblyTests", ["Assembly"]),
     tests("GuestDriversTests", ["GuestDrivers"]),

@@ -82,6 +82,11 @@ public final class AssembledMachine {
       return BlockBackend(driver: NullDriver(byteCount: byteCount), loop: loop, configuration: block)
     case .file(let path):
       let image = try ImageFile.open(path: path, cache: drive.cache, readOnly: drive.isReadOnly)
+      if image.unreachableBytes > 0 {
+        StandardError.print(
+          "spindle: \(path): its length is not a whole number of blocks; "
+            + "the guest does not see the last \(image.unreachableBytes) bytes")
+      }
       let engine = try IOUringEngine(loop: loop)
       return BlockBackend(driver: FileDriver(image: image, engine: engine), loop: loop, configuration: block)
     }

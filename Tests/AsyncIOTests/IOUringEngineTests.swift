@@ -21,6 +21,11 @@ import Testing
     engine = IOUringEngine(ring: ring)
   }
 
+  private final class OtherWork: BottomHalf, @unchecked Sendable {
+    var hasRun = false
+    override func run() { hasRun = true }
+  }
+
   private func settle() { while loop.runOnce(mayBlock: false) {} }
 
   // MARK: Batches
@@ -192,6 +197,23 @@ import Testing
     settle()
     #expect(Set(sink.completed.map(\.operation)) == Set(operations.map(\.pointer)))
     #expect(sink.completed.count == 8)
+  }
+
+  @Test func completionsThatKeepComingDoNotKeepTheLoopFromOtherWork() {
+    // Page cache hits are like this: complete as soon as they are submitted, and submitted again at once.
+    kernel.completeAtOnce = { Int32($0.byteCount) }
+    var isOver = false
+    sink.onCompletion = { if !isOver { engine.submit($0) } }
+    let operations = (0..<16).map { TestOperation(.read, offset: UInt64($0) * 4096, sink: sink) }
+    operations.forEach { engine.submit($0.pointer) }
+    let work = OtherWork(loop: loop)
+    loop.runOnce(mayBlock: false)
+    work.schedule()
+    loop.runOnce(mayBlock: false)
+    #expect(work.hasRun)
+    isOver = true
+    settle()
+    #expect(engine.inFlightCount == 0)
   }
 
   @Test func callbackMaySubmitAgainAndRunTheLoop() {

@@ -36,6 +36,8 @@ final class TemporaryFile {
 /// A client that keeps what completed, and requests with memory of their own.
 final class TestClient: BlockClient {
   var completed: [UnsafeMutablePointer<BlockRequest>] = []
+  /// Keeps the requests' memory until the test is over, whatever becomes of its variables.
+  var requests: [TestRequest] = []
   var results: [Int32] { completed.map { $0.pointee.result } }
   override func completed(_ request: UnsafeMutablePointer<BlockRequest>) { completed.append(request) }
 }
@@ -50,7 +52,7 @@ final class TestRequest {
   /// - Parameter shift: how far the buffers are from an aligned address.
   init(
     _ operation: BlockOperation, offset: UInt64 = 0, pieces: [Int] = [], fill: [UInt8]? = nil, shift: Int = 0,
-    client: BlockClient
+    client: TestClient
   ) {
     byteCount = pieces.reduce(0, +)
     self.shift = shift
@@ -70,6 +72,7 @@ final class TestRequest {
     pointer.pointee.iovecs = iovecs
     pointer.pointee.iovecCount = Int32(pieces.count)
     pointer.pointee.client = Unmanaged.passUnretained(client)
+    client.requests.append(self)
   }
 
   deinit {

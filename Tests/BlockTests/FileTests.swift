@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import CLinux
 import EventLoop
 import Glibc
 import HostSystem
@@ -169,6 +170,25 @@ import Testing
     for case let line? in [error("/var/tmp"), error(empty.path), error("/dev/null")].map({ $0?.description }) {
       #expect(!line.contains("\n"))
     }
+  }
+
+  @Test func imageShorterThanABlockIsNamedAndATailIsCounted() throws {
+    let short = try TemporaryFile([UInt8](repeating: 1, count: 511))
+    #expect(error(short.path) == .isTooShort(path: short.path, blockBytes: 512))
+    let odd = try TemporaryFile([UInt8](repeating: 1, count: 1000))
+    #expect(try ImageFile.open(path: odd.path, cache: .writeback, readOnly: true).unreachableBytes == 488)
+    let even = try TemporaryFile([UInt8](repeating: 1, count: 1024))
+    #expect(try ImageFile.open(path: even.path, cache: .writeback, readOnly: true).unreachableBytes == 0)
+  }
+
+  @Test(arguments: CacheMode.allCases) func descriptorWaitsForItsBytesAndIsDirectWhereAsked(cache: CacheMode) throws {
+    // io_uring answers EAGAIN, again and again, on a non-blocking file whose file system has no non-blocking reads.
+    let file = try TemporaryFile([UInt8](repeating: 1, count: 8192))
+    let image = try ImageFile.open(path: file.path, cache: cache, readOnly: false)
+    let flags = clinux_fcntl(image.descriptor.number, F_GETFL, 0)
+    #expect(flags >= 0)
+    #expect(flags & O_NONBLOCK == 0)
+    #expect((flags & clinux_O_DIRECT != 0) == cache.isDirect)
   }
 
   @Test func fileSystemWithoutDirectIOIsNamed() {
