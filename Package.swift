@@ -63,7 +63,11 @@ let package = Package(
       ],
       swiftSettings: swiftSettings),
     // Tests
+    tests("EventLoopTests", ["CURing", "EventLoop", "HostSystem"]),
+    tests("AsyncIOTests", ["AsyncIO", "CURing", "EventLoop"]),
+    tests("BlockTests", ["Block", "AsyncIO", "CLinux", "EventLoop", "HostSystem"]),
     tests("VirtioBlockTests", ["VirtioBlock"]),
+    tests("AssemblyTests", ["Assembly"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

@@ -82,6 +82,11 @@ public final class AssembledMachine {
       return BlockBackend(driver: NullDriver(byteCount: byteCount), loop: loop, configuration: block)
     case .file(let path):
       let image = try ImageFile.open(path: path, cache: drive.cache, readOnly: drive.isReadOnly)
+      if image.unreachableBytes > 0 {
+        StandardError.print(
+          "spindle: \(path): its length is not a whole number of blocks; "
+            + "the guest does not see the last \(image.unreachableBytes) bytes")
+      }
       let engine = try IOUringEngine(loop: loop)
       return BlockBackend(driver: FileDriver(image: image, engine: engine), loop: loop, configuration: block)
     }
@@ -126,6 +131,9 @@ public final class AssembledMachine {
     for thread in ioThreads { try thread.start() }
     defer { ioThreads.forEach { $0.stop() } }
     try machine.vcpus?.start()
+    // The program of a hosted processor may hold the machine, which holds its processors: without this neither would
+    // go, and the images would stay open and locked.
+    defer { machine.vcpus = nil }
     return machine.run()
   }
 }

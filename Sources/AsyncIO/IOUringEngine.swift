@@ -12,6 +12,7 @@ import HostSystem
 /// read of nothing is the end of the file, and the rest of the buffer reads as zeroes. A short write goes on too; a write
 /// of nothing is -ENOSPC. Loop thread only.
 public final class IOUringEngine: RingClient, IOEngine {
+  /// What users call it.
   public static let name = "io_uring"
 
   private let ring: LoopRing

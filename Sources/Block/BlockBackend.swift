@@ -69,6 +69,9 @@ public final class BlockBackend {
   public private(set) var statistics = BlockStatistics()
   // Written by a vCPU thread under the machine lock when a guest toggles its write cache, read by the loop.
   private let writeCache: Atomic<Bool>
+  // The same object twice: owned here, and unmanaged for the hot path, which counts no references.
+  private var completions: CompletionList?
+  private var completionsReference: Unmanaged<CompletionList>?
 
   /// Bytes of a sector, the unit of disk addresses.
   public static let sectorBytes: UInt64 = 512
@@ -82,7 +85,10 @@ public final class BlockBackend {
     cache = configuration.cache
     serial = configuration.serial
     writeCache = Atomic(configuration.cache.hasWriteCache)
-    driver.backend = self
+    driver.backendReference = Unmanaged.passUnretained(self)
+    let list = CompletionList(backend: self)
+    completions = list
+    completionsReference = Unmanaged.passUnretained(list)
   }
 
   /// Smallest unit that the guest should address, bytes.
@@ -128,11 +134,13 @@ public final class BlockBackend {
   @inline(never)
   private func refuse(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {
     request.pointee.result = result
-    completions.append(request)
+    completeLater(request)
   }
 
-  /// Requests whose result is known, delivered at the end of the batch.
-  @usableFromInline lazy var completions = CompletionList(backend: self)
+  /// Takes a request whose `result` is known already, and completes it at the end of the batch. For drivers; loop thread.
+  public func completeLater(_ request: UnsafeMutablePointer<BlockRequest>) {
+    completionsReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.append(request) }
+  }
 
   /// The driver has finished a request; `request.result` is set. Called by the driver, never from inside its `submit`.
   public func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
@@ -169,42 +177,44 @@ public final class BlockBackend {
 }
 
 /// Requests whose result is known already, in order, delivered together at the end of the loop's batch.
-public final class CompletionList: DeferredCall {
-  private unowned(unsafe) let backend: BlockBackend
+final class CompletionList: DeferredCall {
+  private let backend: Unmanaged<BlockBackend>
   private var first: UnsafeMutablePointer<BlockRequest>?
   private var last: UnsafeMutablePointer<BlockRequest>?
+  // The list is in the batch's or the next round's hands already.
+  private var isAnnounced = false
+  private let later: Later
 
   init(backend: BlockBackend) {
-    self.backend = backend
+    self.backend = Unmanaged.passUnretained(backend)
+    later = Later(loop: backend.loop)
     super.init(loop: backend.loop)
+    later.list = self
   }
 
   /// Adds a request whose `result` is set. Loop thread.
-  public func append(_ request: UnsafeMutablePointer<BlockRequest>) {
+  func append(_ request: UnsafeMutablePointer<BlockRequest>) {
     request.pointee.next = nil
     if let last { last.pointee.next = request } else { first = request }
     last = request
+    if isAnnounced { return }
+    isAnnounced = true
     // Outside a batch the call would run at once, inside `submit`; a batch of its own in the next round does not.
-    if loop.isInBatch { loop.deferToBatchEnd(self) } else { later.schedule() }
+    if loop.isInBatch { deferToBatchEnd() } else { later.schedule() }
   }
 
-  private lazy var later = Later(list: self)
-
   private final class Later: BottomHalf, @unchecked Sendable {
-    unowned(unsafe) let list: CompletionList
-    init(list: CompletionList) {
-      self.list = list
-      super.init(loop: list.loop)
-    }
+    unowned(unsafe) var list: CompletionList!
     override func run() { list.run() }
   }
 
-  public override func run() {
+  override func run() {
+    isAnnounced = false
     // Taken one by one: a client may run the loop again, and the nested round delivers the rest.
     while let request = first {
       first = request.pointee.next
       if first == nil { last = nil }
-      backend.driverCompleted(request)
+      backend._withUnsafeGuaranteedRef { $0.driverCompleted(request) }
     }
   }
 }

@@ -1,10 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Where a disk's bytes are. A driver completes each request exactly once by `backend.driverCompleted`, on the loop's
+/// Where a disk's bytes are. A driver completes each request exactly once by `complete`, on the loop's
 /// thread and never from inside `submit`. A base class, because a virtual call is the cheapest dynamic call there is.
 open class BlockDriver {
-  /// The backend in front of the driver, which owns it; set by the backend.
-  public internal(set) final unowned(unsafe) var backend: BlockBackend!
+  /// The backend in front of the driver, which owns it; set by the backend. Unmanaged, because this is on the hot path.
+  public internal(set) final var backendReference: Unmanaged<BlockBackend>?
+
+  /// Completes a request whose `result` is set; see `BlockBackend.driverCompleted`.
+  @inlinable @inline(__always)
+  public final func complete(_ request: UnsafeMutablePointer<BlockRequest>) {
+    backendReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.driverCompleted(request) }
+  }
+
+  /// Completes a request whose `result` is set at the end of the batch; for answers that need no I/O.
+  @inlinable @inline(__always)
+  public final func completeLater(_ request: UnsafeMutablePointer<BlockRequest>) {
+    backendReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.completeLater(request) }
+  }
 
   /// For subclasses.
   public init() {}
@@ -33,6 +45,6 @@ public final class NullDriver: BlockDriver {
 
   public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     request.pointee.result = 0
-    backend.completions.append(request)
+    completeLater(request)
   }
 }

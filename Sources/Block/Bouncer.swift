@@ -9,90 +9,92 @@ import Glibc
 /// what was written beside it: such a write waits until everything before it is done, and everything after it waits for
 /// it. Loop thread only; allocates, which is why guests do well to keep to the block size that the disk tells them.
 final class Bouncer {
-  private let descriptor: Int32
-  private let alignment: IOAlignment
-  private let fileBytes: UInt64
-  private let engine: IOUringEngine
-  private let finished: (UnsafeMutablePointer<BlockRequest>, Int32) -> Void
-  private var waiting: [(request: UnsafeMutablePointer<BlockRequest>, isAligned: Bool)] = []
+  /// Requests on the detour at a time, so that no guest can make the host allocate more than that many windows.
+  static let activeMax = 16
+
+  private unowned(unsafe) let driver: FileDriver
+  // Requests that have to wait here, oldest first, linked by `next`.
+  private var first: UnsafeMutablePointer<BlockRequest>?
+  private var last: UnsafeMutablePointer<BlockRequest>?
   private var active: [BouncedRequest] = []
   private var isExclusive = false
-  private var directInFlight = 0
 
-  init(
-    descriptor: Int32, alignment: IOAlignment, byteCount: UInt64, engine: IOUringEngine,
-    finished: @escaping (UnsafeMutablePointer<BlockRequest>, Int32) -> Void
-  ) {
-    self.descriptor = descriptor
-    self.alignment = alignment
-    fileBytes = byteCount
-    self.engine = engine
-    self.finished = finished
-  }
+  init(driver: FileDriver) { self.driver = driver }
 
   /// Whether requests have to queue up here even if they are aligned.
-  var isBusy: Bool { isExclusive || !waiting.isEmpty }
+  var isBusy: Bool { isExclusive || first != nil }
 
-  /// Takes a request. `directInFlight` counts those that the engine has without us.
-  func submit(_ request: UnsafeMutablePointer<BlockRequest>, isAligned: Bool, directInFlight: Int) {
-    self.directInFlight = directInFlight
-    waiting.append((request, isAligned))
+  /// Takes a request, aligned or not.
+  func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
+    request.pointee.next = nil
+    if let last { last.pointee.next = request } else { first = request }
+    last = request
     pump()
   }
 
-  /// The last of the requests that the engine had without us is done.
-  func directBecameIdle() {
-    directInFlight = 0
-    pump()
-  }
-
-  private func pump() {
-    while let next = waiting.first, !isExclusive {
-      let bounced = BouncedRequest(next.request, descriptor: descriptor, alignment: alignment, fileBytes: fileBytes)
-      if bounced.changesPartOfBlock {
-        guard active.isEmpty && directInFlight == 0 else { return }
-        isExclusive = true
+  /// Starts what may start: something that others waited for is done.
+  func pump() {
+    while let request = first, !isExclusive {
+      let isDirect = driver.isAligned(request)
+      if !isDirect {
+        if active.count == Self.activeMax { return }
+        if driver.changesPartOfBlock(request) {
+          guard active.isEmpty && driver.directInFlight == 0 else { return }
+          isExclusive = true
+        }
       }
-      waiting.removeFirst()
-      active.append(bounced)
-      bounced.start(engine) { [unowned self] result in done(bounced, result) }
+      first = request.pointee.next
+      if first == nil { last = nil }
+      if isDirect {
+        driver.start(request)
+      } else {
+        let bounced = BouncedRequest(request, bouncer: self, driver: driver)
+        active.append(bounced)
+        bounced.serveWindow()
+      }
     }
   }
 
-  private func done(_ bounced: BouncedRequest, _ result: Int32) {
+  fileprivate func done(_ bounced: BouncedRequest, _ result: Int32) {
     active.removeAll { $0 === bounced }
     isExclusive = false
-    finished(bounced.request, result)
+    driver.finish(bounced.request, result)
     pump()
   }
 }
 
-/// One request on its detour: an aligned buffer that covers its range, and the operation that is under way.
-final class BouncedRequest: IOCompletionSink {
-  let request: UnsafeMutablePointer<BlockRequest>
-  private let start: UInt64
-  private let byteCount: Int
-  private let buffer: UnsafeMutableRawPointer
-  private let operation: UnsafeMutablePointer<IOOperation>
-  private let vector: UnsafeMutablePointer<iovec>
-  private let descriptor: Int32
-  private var engine: IOUringEngine?
-  private var done: ((Int32) -> Void)?
+/// One request on its detour: an aligned window that moves over the request's range, and the operation under way in it.
+private final class BouncedRequest: IOCompletionSink {
+  /// Most bytes in a window. Longer requests go in several steps: a guest may name the same memory many times, and its
+  /// request is then as long as the disk.
+  static let windowBytesMax = 1 << 20
 
-  init(
-    _ request: UnsafeMutablePointer<BlockRequest>, descriptor: Int32, alignment: IOAlignment, fileBytes: UInt64
-  ) {
+  let request: UnsafeMutablePointer<BlockRequest>
+  private unowned(unsafe) let bouncer: Bouncer
+  private unowned(unsafe) let driver: FileDriver
+  private let buffer: UnsafeMutableRawPointer
+  private let operation = UnsafeMutablePointer<IOOperation>.allocate(capacity: 1)
+  private let vector = UnsafeMutablePointer<iovec>.allocate(capacity: 1)
+  /// First byte on the disk after the request's blocks.
+  private let end: UInt64
+  /// The window: first byte on the disk, and length.
+  private var start: UInt64
+  private var byteCount: Int
+  /// Where the window's data begins in the request's scatter list.
+  private var iovecIndex = 0
+  private var iovecOffset = 0
+
+  init(_ request: UnsafeMutablePointer<BlockRequest>, bouncer: Bouncer, driver: FileDriver) {
     self.request = request
-    self.descriptor = descriptor
-    let unit = UInt64(alignment.offset)
+    self.bouncer = bouncer
+    self.driver = driver
+    let unit = UInt64(driver.alignment.offset)
     start = request.pointee.offset / unit * unit
-    let end = (request.pointee.offset + request.pointee.byteCount + unit - 1) / unit * unit
-    byteCount = Int(end - start)
-    buffer = UnsafeMutableRawPointer.allocate(byteCount: max(byteCount, 1), alignment: max(alignment.memory, 16))
-    operation = .allocate(capacity: 1)
-    operation.initialize(to: IOOperation())
-    vector = .allocate(capacity: 1)
+    end = (request.pointee.offset + request.pointee.byteCount + unit - 1) / unit * unit
+    byteCount = Int(min(end - start, UInt64(Self.windowBytesMax)))
+    buffer = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: max(driver.alignment.memory, 16))
     super.init()
+    operation.initialize(to: IOOperation())
   }
 
   deinit {
@@ -101,17 +103,17 @@ final class BouncedRequest: IOCompletionSink {
     vector.deallocate()
   }
 
-  /// Whether the block around the request's data must be read before it is written.
-  var changesPartOfBlock: Bool {
-    request.pointee.operation == .write
-      && (start != request.pointee.offset || byteCount != Int(request.pointee.byteCount))
+  /// The part of the window that is the request's data: bytes from the window's start.
+  private var data: Range<Int> {
+    let from = max(start, request.pointee.offset)
+    let to = min(start + UInt64(byteCount), request.pointee.offset + request.pointee.byteCount)
+    return Int(from - start)..<Int(to - start)
   }
 
-  func start(_ engine: IOUringEngine, done: @escaping (Int32) -> Void) {
-    self.engine = engine
-    self.done = done
-    if request.pointee.operation == .write && !changesPartOfBlock {
-      copyFromGuest()
+  /// Serves the window.
+  func serveWindow() {
+    if request.pointee.operation == .write && data.count == byteCount {
+      copy(toGuest: false)
       transfer(.write)
     } else {
       transfer(.read)
@@ -122,49 +124,51 @@ final class BouncedRequest: IOCompletionSink {
     vector.initialize(to: iovec(iov_base: buffer, iov_len: byteCount))
     operation.pointee.opcode = opcode
     operation.pointee.forceUnitAccess = opcode == .write && request.pointee.forceUnitAccess
-    operation.pointee.descriptor = descriptor
+    operation.pointee.descriptor = driver.descriptor
     operation.pointee.offset = start
     operation.pointee.iovecs = vector
     operation.pointee.iovecCount = 1
     operation.pointee.byteCount = byteCount
     operation.pointee.sink = Unmanaged.passUnretained(self)
-    engine?.submit(operation)
+    driver.engine.submit(operation)
   }
 
   override func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
-    let result = operation.pointee.result
-    if result == 0 && operation.pointee.opcode == .read {
-      if request.pointee.operation == .read {
-        copyToGuest()
-      } else {
-        copyFromGuest()
+    guard operation.pointee.result == 0 else {
+      bouncer.done(self, operation.pointee.result)
+      return
+    }
+    if operation.pointee.opcode == .read {
+      let isRead = request.pointee.operation == .read
+      copy(toGuest: isRead)
+      if !isRead {
         transfer(.write)
         return
       }
     }
-    done?(result)
+    start += UInt64(byteCount)
+    byteCount = Int(min(end - start, UInt64(Self.windowBytesMax)))
+    if byteCount > 0 { serveWindow() } else { bouncer.done(self, 0) }
   }
 
-  private var dataInBuffer: UnsafeMutableRawPointer { buffer + Int(request.pointee.offset - start) }
-
-  private func copyToGuest() {
-    var position = dataInBuffer
-    eachIovec {
-      memcpy($0.iov_base, position, $0.iov_len)
-      position += $0.iov_len
-    }
-  }
-
-  private func copyFromGuest() {
-    var position = dataInBuffer
-    eachIovec {
-      memcpy(position, $0.iov_base, $0.iov_len)
-      position += $0.iov_len
-    }
-  }
-
-  private func eachIovec(_ body: (iovec) -> Void) {
+  /// Copies the request's part of the window, and steps on in the scatter list.
+  private func copy(toGuest: Bool) {
     guard let iovecs = request.pointee.iovecs else { return }
-    for index in 0..<Int(request.pointee.iovecCount) { body(iovecs[index]) }
+    var position = buffer + data.lowerBound
+    var left = data.count
+    while left > 0 && iovecIndex < Int(request.pointee.iovecCount) {
+      let iovec = iovecs[iovecIndex]
+      let count = min(left, iovec.iov_len - iovecOffset)
+      if count > 0, let base = iovec.iov_base {
+        if toGuest { memcpy(base + iovecOffset, position, count) } else { memcpy(position, base + iovecOffset, count) }
+      }
+      position += count
+      left -= count
+      iovecOffset += count
+      if iovecOffset == iovec.iov_len {
+        iovecIndex += 1
+        iovecOffset = 0
+      }
+    }
   }
 }

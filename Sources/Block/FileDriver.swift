@@ -10,14 +10,13 @@ import HostSystem
 /// take a detour through an aligned buffer (`BouncedRequest`), off the hot path.
 public final class FileDriver: BlockDriver {
   private let image: ImageFile
-  private let engine: IOUringEngine
-  private let alignment: IOAlignment
+  let engine: IOUringEngine
+  let alignment: IOAlignment
+  let descriptor: Int32
   private let sink = Sink()
-  private lazy var bouncer = Bouncer(
-    descriptor: image.descriptor.number, alignment: alignment, byteCount: image.byteCount, engine: engine
-  ) { [unowned self] request, result in finish(request, result) }
+  private lazy var bouncer = Bouncer(driver: self)
   /// Requests that the engine has, bounced ones not included.
-  private var directInFlight = 0
+  private(set) var directInFlight = 0
 
   private final class Sink: IOCompletionSink {
     unowned(unsafe) var driver: FileDriver!
@@ -28,34 +27,38 @@ public final class FileDriver: BlockDriver {
   /// - Parameter alignment: what requests must keep to, where it is to be stricter than the file itself wants.
   public init(image: consuming ImageFile, engine: IOUringEngine, alignment: IOAlignment? = nil) {
     self.alignment = alignment ?? image.alignment
+    descriptor = image.descriptor.number
     self.image = image
     self.engine = engine
     super.init()
     sink.driver = self
   }
 
-  public override var byteCount: UInt64 { image.byteCount }
+  /// Whole blocks of the image: a part of a block at its end cannot be written without making the file longer.
+  public override var byteCount: UInt64 { image.byteCount - image.byteCount % UInt64(logicalBlockBytes) }
   public override var logicalBlockBytes: Int { max(512, alignment.offset) }
   public override var physicalBlockBytes: Int { max(image.physicalBlockBytes, logicalBlockBytes) }
 
   public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
-    let opcode: IOOpcode
     switch request.pointee.operation {
-    case .read: opcode = .read
-    case .write: opcode = .write
-    case .flush: opcode = .flush
+    case .read: request.pointee.io.opcode = .read
+    case .write: request.pointee.io.opcode = .write
+    case .flush:
+      request.pointee.io.opcode = .flush
+      return start(request)
     case .discard, .writeZeroes:
       request.pointee.result = -EOPNOTSUPP
-      backend.completions.append(request)
-      return
+      return completeLater(request)
     }
-    request.pointee.io.opcode = opcode
-    if alignment != .none, opcode != .flush, bouncer.isBusy || !isAligned(request) {
-      bouncer.submit(request, isAligned: isAligned(request), directInFlight: directInFlight)
-      return
-    }
+    if alignment != .none, bouncer.isBusy || !isAligned(request) { return bouncer.submit(request) }
+    start(request)
+  }
+
+  /// Hands a request that needs no detour to the engine; `io.opcode` is set.
+  @inline(__always)
+  func start(_ request: UnsafeMutablePointer<BlockRequest>) {
     request.pointee.io.forceUnitAccess = request.pointee.forceUnitAccess
-    request.pointee.io.descriptor = image.descriptor.number
+    request.pointee.io.descriptor = descriptor
     request.pointee.io.offset = request.pointee.offset
     request.pointee.io.iovecs = request.pointee.iovecs
     request.pointee.io.iovecCount = request.pointee.iovecCount
@@ -70,17 +73,17 @@ public final class FileDriver: BlockDriver {
     guard let context = operation.pointee.context else { return }
     directInFlight -= 1
     finish(context.assumingMemoryBound(to: BlockRequest.self), operation.pointee.result)
-    if alignment != .none && directInFlight == 0 { bouncer.directBecameIdle() }
+    if alignment != .none && directInFlight == 0 { bouncer.pump() }
   }
 
   @inline(__always)
-  private func finish(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {
+  func finish(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {
     request.pointee.result = result
-    backend.driverCompleted(request)
+    complete(request)
   }
 
   /// Whether direct I/O takes the request as it is.
-  private func isAligned(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
+  func isAligned(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
     let unit = UInt64(alignment.offset - 1)
     if (request.pointee.offset | request.pointee.byteCount) & unit != 0 { return false }
     guard let iovecs = request.pointee.iovecs else { return true }
@@ -90,5 +93,11 @@ public final class FileDriver: BlockDriver {
       if UInt(bitPattern: iovec.iov_base) & memory != 0 || UInt64(iovec.iov_len) & unit != 0 { return false }
     }
     return true
+  }
+
+  /// Whether a write covers some block only in part.
+  func changesPartOfBlock(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
+    request.pointee.operation == .write
+      && (request.pointee.offset | request.pointee.byteCount) & UInt64(alignment.offset - 1) != 0
   }
 }

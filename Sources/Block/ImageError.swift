@@ -13,6 +13,8 @@ public enum ImageError: Error, Equatable, CustomStringConvertible, Sendable {
   case notAFile(path: String)
   /// No bytes at all.
   case isEmpty(path: String)
+  /// Less than one block.
+  case isTooShort(path: String, blockBytes: Int)
   /// Another process uses the image in a way that excludes ours.
   case locked(path: String, forWriting: Bool)
   /// The file system has no O_DIRECT.
@@ -27,6 +29,8 @@ public enum ImageError: Error, Equatable, CustomStringConvertible, Sendable {
     case .isDirectory(let path): "\(path): is a directory; name an image file or a block device"
     case .notAFile(let path): "\(path): is neither a file nor a block device"
     case .isEmpty(let path): "\(path): is empty; give it a size first (truncate -s 1G \(path))"
+    case .isTooShort(let path, let blockBytes):
+      "\(path): is shorter than one block of \(blockBytes) bytes; make it longer (truncate -s 1G \(path))"
     case .locked(let path, true):
       "\(path): is locked by another process that reads or writes it; stop that one first"
     case .locked(let path, false):

@@ -34,6 +34,9 @@ public struct ImageFile: ~Copyable {
   public let physicalBlockBytes: Int
   let descriptor: OwnedDescriptor
 
+  /// Bytes at the end that are no whole block, and that no request can reach.
+  public var unreachableBytes: Int { Int(byteCount % UInt64(max(Int(BlockBackend.sectorBytes), alignment.offset))) }
+
   /// The alignments that probing tries, smallest first.
   private static let offsetCandidates = [512, 1024, 2048, 4096]
   private static let memoryCandidates = [4, 16, 64, 512, 4096]
@@ -48,12 +51,16 @@ public struct ImageFile: ~Copyable {
     } catch {
       throw reason(error, path: path, readOnly: readOnly, isDirect: direct != 0)
     }
+    // It must go again: where a file cannot be read without waiting, io_uring would answer EAGAIN for ever.
+    _ = clinux_fcntl(descriptor.number, F_SETFL, Int(direct))
     let byteCount = try length(descriptor.number, path: path)
     if byteCount == 0 { throw .isEmpty(path: path) }
     guard ImageLock.take(descriptor.number, forWriting: !readOnly) else {
       throw .locked(path: path, forWriting: !readOnly)
     }
     let alignment = direct == 0 ? IOAlignment.none : probe(descriptor.number)
+    let blockBytes = max(Int(BlockBackend.sectorBytes), alignment.offset)
+    if byteCount < UInt64(blockBytes) { throw .isTooShort(path: path, blockBytes: blockBytes) }
     return ImageFile(
       path: path, byteCount: byteCount, alignment: alignment,
       physicalBlockBytes: max(physicalBlock(descriptor.number), alignment.offset), descriptor: descriptor)

@@ -18,7 +18,7 @@ struct AdaptivePolling {
 
   init(nsMax: UInt64) { self.nsMax = nsMax }
 
-  /// An event came `ns` nanoseconds after the loop had nothing more to do.
+  /// An event that polling did not catch came `waited` nanoseconds after the loop had nothing more to do.
   mutating func eventCame(after waited: UInt64) {
     guard nsMax > 0 else { return }
     if waited <= ns { return }

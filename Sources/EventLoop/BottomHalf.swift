@@ -10,8 +10,6 @@ open class BottomHalf: @unchecked Sendable {
   public unowned let loop: EventLoop
   // Claimed by the first scheduler since the last run (acquire-release: the runner sees what schedulers wrote before).
   final let isScheduled = Atomic<Bool>(false)
-  // Tells the run that is on its way to do nothing.
-  final let isCancelled = Atomic<Bool>(false)
   // Link in the loop's pending list; owned by whoever set `isScheduled`, then by the loop.
   final var nextPending: UInt = 0
 
@@ -22,14 +20,11 @@ open class BottomHalf: @unchecked Sendable {
   open func run() {}
 
   /// Asks the loop to run this. Any thread, lock-free; wakes the loop where it sleeps.
-  public final func schedule() {
-    isCancelled.store(false, ordering: .relaxed)
-    loop.schedule(self)
-  }
+  public final func schedule() { loop.schedule(self) }
 
-  /// Takes back what was scheduled and has not run. Loop thread; the object must live until the loop's next round,
-  /// which still finds it in its list.
+  /// Takes back what was scheduled and has not run. Loop thread. The loop knows nothing of the object afterwards, unless
+  /// another thread schedules it again.
   public final func cancel() {
-    if isScheduled.load(ordering: .relaxed) { isCancelled.store(true, ordering: .relaxed) }
+    if isScheduled.load(ordering: .acquiring) { loop.unschedule(self) }
   }
 }

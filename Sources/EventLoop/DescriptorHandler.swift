@@ -51,11 +51,20 @@ final class ReaderHandler: DescriptorHandler {
 /// Preallocated and owned by whoever defers it, for longer than it is deferred. Loop thread only.
 open class DeferredCall {
   /// The loop that runs it.
-  public unowned(unsafe) let loop: EventLoop
-  final var isDeferred = false
+  public final var loop: EventLoop { loopReference.takeUnretainedValue() }
+  // Unmanaged, because this is on the hot path, where even a reference that is never released costs two atomic adds.
+  @usableFromInline final let loopReference: Unmanaged<EventLoop>
+  @usableFromInline final var isDeferred = false
 
   /// Makes a call for `loop`, which outlives it.
-  public init(loop: EventLoop) { self.loop = loop }
+  public init(loop: EventLoop) { loopReference = Unmanaged.passUnretained(loop) }
+
+  /// Runs this once at the end of the loop's outermost batch, or at once where none is open. Loop thread.
+  @inlinable
+  public final func deferToBatchEnd() {
+    if isDeferred { return }
+    loopReference._withUnsafeGuaranteedRef { $0.deferToBatchEnd(self) }
+  }
 
   /// The work, once for any number of `deferToBatchEnd` before it.
   open func run() {}

@@ -20,6 +20,8 @@ public final class EventLoop: @unchecked Sendable {
     didSet { polling = AdaptivePolling(nsMax: pollNsMax) }
   }
 
+  /// Rounds in a row that polling may serve before the loop looks at every descriptor again.
+  private static let polledRoundsMax = 64
   /// How long a loop sleeps at most while the kernel does not take the ring's entries.
   private static let ringRetryNs: UInt64 = 1_000_000
 
@@ -36,10 +38,14 @@ public final class EventLoop: @unchecked Sendable {
   private let monitor = PollMonitor()
   private var readers: [Int32: ReaderHandler] = [:]
   var timers: [LoopTimer] = []
+  // Bottom halves taken from `pending` that have not run, oldest first, linked by `nextPending`.
+  private var readyFirst: UInt = 0
+  private var readyLast: UInt = 0
   private var batchDepth = 0
   private var deferred: [Unmanaged<DeferredCall>] = []
   private var deferredNext = 0
-  private var polling = AdaptivePolling(nsMax: 0)
+  var polling = AdaptivePolling(nsMax: 0)
+  private var polledRounds = 0
   private var sharedRing: LoopRing?
   private var ringHandler: RingHandler?
   private var beforeSleep: () -> Void = {}
@@ -150,14 +156,22 @@ public final class EventLoop: @unchecked Sendable {
   }
 
   private func waitForWork() -> Bool {
-    guard pollNsMax > 0 else { return sleepAndDispatch() }
+    guard pollNsMax > 0 else { return sleepAndDispatch(since: nil) }
     let start = HostClock.nanoseconds
-    let progress = (polling.ns > 0 && poll(until: start &+ polling.ns)) || sleepAndDispatch()
-    if progress { polling.eventCame(after: HostClock.nanoseconds &- start) }
-    return progress
+    guard polling.ns > 0 && poll(until: start &+ polling.ns) else {
+      polledRounds = 0
+      return sleepAndDispatch(since: start)
+    }
+    polledRounds += 1
+    guard polledRounds >= Self.polledRoundsMax else { return true }
+    // Polling that always finds work must not keep the loop from descriptors that cannot be polled.
+    polledRounds = 0
+    if monitor.wait(timeoutNs: 0) { _ = dispatch() }
+    return true
   }
 
-  private func sleepAndDispatch() -> Bool {
+  /// - Parameter start: when the loop ran out of work, where adaptive polling wants to learn how long that lasted.
+  private func sleepAndDispatch(since start: UInt64?) -> Bool {
     notifier.prepareToSleep()
     // Work that came before this is seen here; a thread that queues later sees that we may sleep, and writes the eventfd.
     let mustNotSleep = hasPendingWork || sharedRing?.hasCompletions == true
@@ -168,6 +182,8 @@ public final class EventLoop: @unchecked Sendable {
     } else {
       beforeSleep()
       isReady = monitor.wait(timeoutNs: timeout)
+      // Before the hook and the handlers, whose own time says nothing about how long polling would have taken.
+      if let start { polling.eventCame(after: HostClock.nanoseconds &- start) }
       afterSleep()
     }
     notifier.finishSleep()
@@ -182,23 +198,35 @@ public final class EventLoop: @unchecked Sendable {
   }
 
   private var hasPendingWork: Bool {
-    pending.load(ordering: .relaxed) != 0 || stopping.load(ordering: .relaxed)
+    pending.load(ordering: .relaxed) != 0 || readyFirst != 0 || stopping.load(ordering: .relaxed)
   }
 
   /// Looks for work in memory until there is some or the time is over.
   private func poll(until deadline: UInt64) -> Bool {
-    for handler in monitor.pollable { handler.pollBegin() }
+    eachPollable { handler in
+      handler.pollBegin()
+      return false
+    }
     var found = false
     repeat {
       clinux_pause()
-      beginBatch()
-      for handler in monitor.pollable { found = handler.poll() || found }
-      endBatch()
+      found = eachPollable { $0.poll() }
       if hasPendingWork { found = runQueuedWork() || found }
     } while !found && !stopping.load(ordering: .relaxed) && HostClock.nanoseconds < min(deadline, timerDeadline)
+    return eachPollable { $0.pollEnd() } || found
+  }
+
+  /// Asks each pollable handler, in one batch. By index, because a handler may remove others, which are not asked any more.
+  @discardableResult @inline(__always)
+  private func eachPollable(_ body: (DescriptorHandler) -> Bool) -> Bool {
     beginBatch()
-    for handler in monitor.pollable { found = handler.pollEnd() || found }
-    endBatch()
+    defer { endBatch() }
+    var found = false
+    var index = 0
+    while index < monitor.pollable.count {
+      found = body(monitor.pollable[index]) || found
+      index += 1
+    }
     return found
   }
 
@@ -217,7 +245,7 @@ public final class EventLoop: @unchecked Sendable {
     var head = pending.load(ordering: .relaxed)
     while true {
       work.nextPending = head
-      // Release: pairs with the acquiring exchange in `runPending`.
+      // Release: pairs with the acquiring exchange in `takePending`.
       let (isDone, now) = pending.compareExchange(expected: head, desired: pointer, ordering: .releasing)
       if isDone { break }
       head = now
@@ -225,27 +253,66 @@ public final class EventLoop: @unchecked Sendable {
     notifier.notify()
   }
 
+  /// Runs what is scheduled now. The list belongs to the loop, not to this call: a nested round that one of them runs
+  /// goes on with the rest, so nobody waits in it for work that an outer round has already taken.
   private func runPending() -> Bool {
-    if pending.load(ordering: .relaxed) == 0 { return false }
-    // The stack holds the youngest first; turned round, work runs in the order in which it was scheduled.
-    var stack = pending.exchange(0, ordering: .acquiring)
-    var ordered: UInt = 0
-    while let work = Self.bottomHalf(stack) {
-      let next = work._withUnsafeGuaranteedRef { $0.nextPending }
-      work._withUnsafeGuaranteedRef { $0.nextPending = ordered }
-      ordered = stack
-      stack = next
-    }
-    while let work = Self.bottomHalf(ordered) {
+    takePending()
+    var progress = false
+    while let work = Self.bottomHalf(readyFirst) {
+      progress = true
       work._withUnsafeGuaranteedRef {
-        ordered = $0.nextPending
+        readyFirst = $0.nextPending
+        if readyFirst == 0 { readyLast = 0 }
         // Before the run: whoever schedules from here on gets another run.
         _ = $0.isScheduled.exchange(false, ordering: .acquiringAndReleasing)
-        if $0.isCancelled.exchange(false, ordering: .acquiringAndReleasing) { return }
         $0.run()
       }
     }
-    return true
+    return progress
+  }
+
+  /// Moves what any thread has scheduled to the end of the loop's own list, in the order in which it was scheduled.
+  private func takePending() {
+    if pending.load(ordering: .relaxed) == 0 { return }
+    // Acquire: pairs with the release in `schedule`. The stack holds the youngest first, and is turned round.
+    var stack = pending.exchange(0, ordering: .acquiring)
+    let youngest = stack
+    var oldest: UInt = 0
+    while let work = Self.bottomHalf(stack) {
+      work._withUnsafeGuaranteedRef {
+        let next = $0.nextPending
+        $0.nextPending = oldest
+        oldest = stack
+        stack = next
+      }
+    }
+    if let last = Self.bottomHalf(readyLast) {
+      last._withUnsafeGuaranteedRef { $0.nextPending = oldest }
+    } else {
+      readyFirst = oldest
+    }
+    readyLast = youngest
+  }
+
+  /// Unlinks a bottom half that has not run. Loop thread; a thread that schedules it at the same time may win or lose.
+  func unschedule(_ work: BottomHalf) {
+    preconditionOnLoop()
+    takePending()
+    let wanted = UInt(bitPattern: Unmanaged.passUnretained(work).toOpaque())
+    var before: UInt = 0
+    var current = readyFirst
+    while current != wanted, let other = Self.bottomHalf(current) {
+      before = current
+      current = other._withUnsafeGuaranteedRef { $0.nextPending }
+    }
+    if current != wanted { return }
+    if let other = Self.bottomHalf(before) {
+      other._withUnsafeGuaranteedRef { $0.nextPending = work.nextPending }
+    } else {
+      readyFirst = work.nextPending
+    }
+    if readyLast == wanted { readyLast = before }
+    _ = work.isScheduled.exchange(false, ordering: .acquiringAndReleasing)
   }
 
   private static func bottomHalf(_ bits: UInt) -> Unmanaged<BottomHalf>? {
@@ -298,7 +365,9 @@ public final class EventLoop: @unchecked Sendable {
     if timers.isEmpty { return false }
     let now = HostClock.nanoseconds
     let due = timers.filter { $0.deadline.map { $0 <= now } ?? false }.sorted { $0.deadline! < $1.deadline! }
-    for timer in due where timer.deadline != nil {
+    for timer in due {
+      // One that fired before it may have cancelled this one, or armed it for later.
+      guard let deadline = timer.deadline, deadline <= now else { continue }
       timer.cancel()
       timer.fired()
     }
@@ -334,7 +403,6 @@ public final class EventLoop: @unchecked Sendable {
   }
 
   /// Runs `call` once at the end of the outermost batch, or at once where none is open.
-  @inline(__always)
   public func deferToBatchEnd(_ call: DeferredCall) {
     if call.isDeferred { return }
     if batchDepth == 0 {

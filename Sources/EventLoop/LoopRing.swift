@@ -89,7 +89,7 @@ public final class LoopRing {
   public func enqueue(_ entry: UnsafeMutablePointer<io_uring_sqe>, client: UInt64, token: UInt64) {
     entry.pointee.user_data = client << Self.tokenBits | token
     queuedCount += 1
-    if queuedCount >= Self.submitBatchMax { submit() } else { loop.deferToBatchEnd(submitter) }
+    if queuedCount >= Self.submitBatchMax { submit() } else { submitter.deferToBatchEnd() }
   }
 
   /// Hands queued entries to the kernel. The kernel may take a part, or nothing for now: what is left is tried again
@@ -118,18 +118,19 @@ public final class LoopRing {
   /// Whether completions wait, by a look at memory.
   var hasCompletions: Bool { port.hasCompletions }
 
-  /// Delivers what has completed.
+  /// Delivers what has completed, as many as the ring has entries at most: completions that keep coming (page cache
+  /// hits do, as fast as they are submitted) must not keep the loop from its other work and from the end of its batch.
   /// - Returns: whether something had.
   func reap() -> Bool {
-    var progress = false
-    while let completion = port.takeCompletion() {
-      progress = true
+    var delivered: UInt32 = 0
+    while delivered < Self.entryCount, let completion = port.takeCompletion() {
+      delivered += 1
       inFlightCount -= 1
       let client = Int(completion.userData >> Self.tokenBits)
       let token = completion.userData & (1 << Self.tokenBits - 1)
       clients[client]._withUnsafeGuaranteedRef { $0.completed(token: token, result: completion.result) }
     }
     if needsRetry && queuedCount > 0 { submit() }
-    return progress
+    return delivered > 0
   }
 }

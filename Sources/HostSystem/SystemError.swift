@@ -19,6 +19,7 @@ public struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The text of an errno value (`strerror`).
   public static func text(of code: Int32) -> String { String(cString: strerror(code)) }
 
+  /// The operation and its error text.
   public var description: String { "\(operation): \(SystemError.text(of: code))" }
 }
 

@@ -50,6 +50,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   let vectors: UnsafeMutablePointer<UInt16>
 
   private(set) var transport: VirtioPCITransport!
+  /// A start that waits for the requests of the time before a reset. On the loop.
+  private var startWhenQuiet: (() -> Void)?
   /// Where the registers' BAR is mapped now. Machine lock.
   private var registersBase: UInt64?
 
@@ -150,8 +152,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   private func startOnLoop(_ rings: [SplitQueue?], _ context: VirtioBlkContext, _ expected: Int) {
     guard resetCount.load(ordering: .acquiring) == expected else { return }
     if queues.contains(where: { $0.inFlight > 0 }) {
-      // The driver did not wait for its reset; the loop comes back here round by round until it is complete.
-      backend.loop.execute { [self] in startOnLoop(rings, context, expected) }
+      // The driver did not wait for its reset; the last completion of the time before it comes back to this.
+      startWhenQuiet = { [unowned self] in startOnLoop(rings, context, expected) }
       return
     }
     quiet.store(false, ordering: .releasing)
@@ -198,6 +200,9 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   func queueBecameQuiet() {
     guard queues.allSatisfy({ $0.isIdle }) else { return }
     quiet.store(true, ordering: .releasing)
+    let start = startWhenQuiet
+    startWhenQuiet = nil
+    start?()
     // A main loop that drains sleeps until it is told to look again.
     if !isOnMainLoop { machine?.deviceBecameQuiet() }
   }
@@ -279,7 +284,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     registersBase = address
     for queue in queues {
       machine.doorbells.add(
-        Doorbell(address: doorbellAddress(queue.index, address), width: TransportLayout.notifyWidth, event: queue.event))
+        Doorbell(address: doorbellAddress(queue.index, address), width: TransportLayout.notifyWidth, event: queue.event)
+      )
     }
   }
 

@@ -224,7 +224,7 @@ final class VirtioBlockQueue: BlockClient {
   private func finish(head: UInt16, status: UnsafeMutableRawPointer, value: UInt8, written: UInt32) {
     clinux_store8(status, value)
     ring!.push(head: head, writtenBytes: written)
-    publish.unsafelyUnwrapped._withUnsafeGuaranteedRef { loop.deferToBatchEnd($0) }
+    publish.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.deferToBatchEnd() }
   }
 
   private func publishUsed() {

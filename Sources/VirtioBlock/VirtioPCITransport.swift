@@ -64,7 +64,8 @@ final class VirtioPCITransport: RegisterBlock {
   override func read(offset: UInt64, width: Int) -> UInt64 {
     switch offset & ~(TransportLayout.blockBytes - 1) {
     case TransportLayout.commonOffset: return readCommon(offset, width)
-    case TransportLayout.isrOffset: return offset == TransportLayout.isrOffset ? UInt64(device.takeInterruptStatus()) : 0
+    case TransportLayout.isrOffset:
+      return offset == TransportLayout.isrOffset ? UInt64(device.takeInterruptStatus()) : 0
     case TransportLayout.deviceOffset: return readDevice(offset - TransportLayout.deviceOffset, width)
     default: return 0
     }

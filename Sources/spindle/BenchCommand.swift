@@ -12,8 +12,9 @@ struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "The virtio-blk device path beside fio on the same file, and over a disk with no bytes.",
       discussion: """
-        A guest driver on one thread drives the device on another; both poll. Without --file a temporary file of 512 MiB
-        is made in TMPDIR (or /var/tmp) and removed afterwards. A named file is only read, unless --overwrite is given.
+        A guest driver on one thread drives the device on another. Without --file
+        a temporary file of 512 MiB is made in TMPDIR (or /var/tmp) and removed
+        afterwards. A named file is only read, unless --overwrite is given.
 
         Examples:
           spindle bench virtio

@@ -10,7 +10,8 @@ struct Image: ParsableCommand {
     discussion: """
       Example:
         spindle image --output testguest.elf
-        qemu-system-x86_64 -machine q35 -kernel testguest.elf -device isa-debug-exit,iobase=0xf4,iosize=4 …
+        qemu-system-x86_64 -machine q35 -kernel testguest.elf \\
+          -device isa-debug-exit,iobase=0xf4,iosize=4 …
       """)
 
   @Option(name: .shortAndLong, help: "The file to write.")

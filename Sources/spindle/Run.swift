@@ -2,6 +2,7 @@
 import Accelerators
 import ArgumentParser
 import Assembly
+import Block
 import Glibc
 import GuestDrivers
 import GuestImages
@@ -13,21 +14,30 @@ struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Run a guest image against virtual disks.",
     discussion: """
-      Without --kernel the built-in test guest runs: it checks every disk and prints TAP on the serial port. Its command
-      line takes irq=msix|poll, seed=N, disk=gpt|plain and quiet.
+      Without --kernel the built-in test guest runs: it checks every disk and
+      prints TAP on the serial port. Its command line takes irq=msix|poll,
+      seed=N, disk=gpt|plain and quiet.
 
-      The exit status is the guest's, as isa-debug-exit defines it: (value << 1) | 1, so 1 is a guest that reported 0.
-      A usage error exits with 2, a failure with 1 and a line that starts with "spindle:".
+      The exit status is the guest's, as isa-debug-exit defines it:
+      (value << 1) | 1, so 1 is a guest that reported 0. A usage error exits
+      with 2, a failure with 1, each with a line that starts with "spindle:".
 
       Examples:
         spindle run --drive file=disk.img,if=virtio,cache=none,serial=DISK1
-        spindle run --accel kvm --cpus 2 --drive file=a.img,queues=2 --drive file=b.img,readonly=on
-        spindle run --accel hosted --append "irq=poll seed=7" --drive file=disk.img --iothread
-        spindle run --kernel my-guest.elf --memory 512M --serial file:console.log --drive file=disk.img
+        spindle run --cpus 2 --drive file=a.img,queues=2 --drive file=b.img
+        spindle run --accel hosted --append "seed=7" --drive file=a.img --iothread
+        spindle run --kernel my.elf --serial file:log --drive file=disk.img
 
-      Keys of --drive: file=PATH, if=virtio, id=NAME, format=raw, cache=none|writeback|writethrough|directsync|unsafe,
-      readonly=on|off, serial=TEXT, aio=auto|io_uring, queues=N, queue-size=N; driver=null,size=1G for a disk with no
-      bytes at all. A comma in a value is written twice.
+      Keys of --drive:
+        file=PATH                a raw image or a block device
+        if=virtio, format=raw    what there is so far
+        id=NAME, serial=TEXT     names, for you and for the guest
+        cache=none|writeback|writethrough|directsync|unsafe
+        readonly=on|off          the guest may only read
+        aio=auto|io_uring        the engine
+        queues=N, queue-size=N   virtqueues, and the entries of each
+        driver=null,size=1G      a disk with no bytes at all
+      A comma in a value is written twice.
       """)
 
   @Option(help: "An ELF image with a PVH entry note; 'builtin' is the test guest.")
@@ -42,11 +52,12 @@ struct Run: ParsableCommand {
   var accel = "auto"
   @Option(help: "A disk: file=PATH,key=value,… (repeatable).")
   var drive: [String] = []
-  @Option(help: "Where the serial port goes: stdio or file:PATH.")
+  @Option(help: "The serial port's other end: stdio or file:PATH.")
   var serial = "stdio"
   @Flag(help: "Give each disk a thread and event loop of its own.")
   var iothread = false
-  @Option(name: .customLong("poll-max-ns"), help: "Longest time that an I/O thread polls before it sleeps (with --iothread).")
+  @Option(
+    name: .customLong("poll-max-ns"), help: "Longest time that an I/O thread polls before it sleeps (with --iothread).")
   var pollNsMax: UInt64 = 0
 
   func run() throws {
@@ -54,16 +65,23 @@ struct Run: ParsableCommand {
     let configuration = try machineConfiguration()
     let image = try kernelImage()
     let sink = try serialSink()
+    // Before any thread starts, so that no thread is interrupted by them.
+    let signals = try ShutdownSignals()
     let (accelerator, reason) = try pick(choice)
-    let assembled = try AssembledMachine(configuration, serial: sink)
-    note("accelerator: \(accelerator.rawValue) (\(reason))")
+    let assembled: AssembledMachine
+    do {
+      assembled = try AssembledMachine(configuration, serial: sink)
+    } catch let error as ImageError {
+      throw SetupError("--drive: \(error)")
+    }
     switch accelerator {
     case .kvm: try useKVM(assembled, image)
     default: useHosted(assembled)
     }
-    let signals = try ShutdownSignals(machine: assembled.machine)
+    note("accelerator: \(accelerator.rawValue) (\(reason))")
+    if serial == "stdio" { sink.startInput(from: STDIN_FILENO, loop: assembled.machine.mainLoop) }
+    signals.watch(assembled.machine)
     let ending = try assembled.run()
-    signals.close()
     throw ExitCode(status(of: ending))
   }
 
@@ -118,6 +136,11 @@ struct Run: ParsableCommand {
   private func machineConfiguration() throws -> MachineConfiguration {
     var configuration = MachineConfiguration()
     configuration.memoryBytes = try ByteSize.parse(memory, option: "--memory", defaultUnit: 1 << 20)
+    do {
+      try MachineMemory.check(byteCount: configuration.memoryBytes)
+    } catch {
+      throw UsageError("--memory \(memory): \(error)")
+    }
     guard (1...MachineConfiguration.processorsMax).contains(cpus) else {
       throw UsageError("--cpus \(cpus): give a number from 1 to \(MachineConfiguration.processorsMax)")
     }
@@ -154,7 +177,7 @@ struct Run: ParsableCommand {
     }
   }
 
-  private func serialSink() throws -> SerialSink {
+  private func serialSink() throws -> DescriptorSink {
     if serial == "stdio" { return DescriptorSink(borrowing: STDOUT_FILENO) }
     guard serial.hasPrefix("file:"), serial.count > 5 else {
       throw UsageError("--serial \(serial): write stdio or file:PATH")

@@ -16,7 +16,7 @@ struct Spindle: ParsableCommand {
     discussion: """
       Examples:
         spindle run --drive file=disk.img,if=virtio,cache=none
-        spindle run --accel hosted --cpus 2 --drive file=disk.img,queues=2 --iothread
+        spindle run --accel hosted --cpus 2 --drive file=disk.img,queues=2
         spindle bench virtio --file disk.img
       """,
     version: version,
@@ -40,7 +40,7 @@ struct Spindle: ParsableCommand {
     } catch {
       // The parser's own errors are usage errors; every other type describes itself in one line.
       let code = exitCode(for: error)
-      if code == .validationFailure { fail(message(for: error), status: 2) }
+      if code == .validationFailure { fail("\(message(for: error)); 'spindle help' lists what there is", status: 2) }
       if code == .success { exit(withError: error) }
       fail("\(error)", status: 1)
     }
