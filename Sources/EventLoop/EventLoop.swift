@@ -129,15 +129,17 @@ public final class EventLoop: @unchecked Sendable {
   public func runOnce(mayBlock: Bool) -> Bool {
     preconditionOnLoop()
     let outer = runner.exchange(UInt(pthread_self()), ordering: .relaxed)
-    // A nested round must not wait for what its callers have deferred, so it runs that first, in a batch of its own.
+    // A nested round must not wait for what its callers have deferred, so it runs that first, in a batch of its own; what
+    // the caller waits for may be done then, so that counts as progress.
     let outerDepth = batchDepth
     batchDepth = 1
+    var progress = deferredNext < deferred.count
     endBatch()
     defer {
       batchDepth = outerDepth
       runner.store(outer, ordering: .relaxed)
     }
-    var progress = runQueuedWork()
+    progress = runQueuedWork() || progress
     if mayBlock && !progress {
       progress = waitForWork()
     } else if monitor.wait(timeoutNs: 0) {
