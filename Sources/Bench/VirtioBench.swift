@@ -74,7 +74,9 @@ public struct VirtioBench {
     var drive = DriveConfiguration(source: .file(path: file), id: "bench")
     drive.cache = .none
     drive.isReadOnly = !workload.isWrite
-    let ours = DevicePath(drive: drive, workload: workload, depth: depth, seconds: Double(seconds), sleeps: depth > Self.pollingDepthMax)
+    let ours = DevicePath(
+      drive: drive, workload: workload, depth: depth, seconds: Double(seconds),
+      sleeps: depth > Self.pollingDepthMax)
     var own: [DevicePath.Figures] = []
     var peers: [FioPeer.Figures] = []
     for _ in 0..<rounds {
