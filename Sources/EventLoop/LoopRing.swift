@@ -94,7 +94,7 @@ public final class LoopRing {
     if queuedCount >= submitBatchMax { submit() } else { submitter.deferToBatchEnd() }
   }
 
-  /// Hands queued entries to the kernel. The kernel may take a part, or nothing for now: what is left is tried again
+  /// Hands queued entries to the kernel. The kernel may take a part, or nothing yet: what is left is tried again
   /// after the next completion, or after a moment.
   func submit() {
     needsRetry = false
