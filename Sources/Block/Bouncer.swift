@@ -55,11 +55,14 @@ final class Bouncer {
     }
   }
 
+  /// A request has gone its way. Called from inside the request's completion, so the object must live to the end of this.
   fileprivate func done(_ bounced: BouncedRequest, _ result: Int32) {
-    active.removeAll { $0 === bounced }
-    isExclusive = false
-    driver.finish(bounced.request, result)
-    pump()
+    guard let index = active.firstIndex(where: { $0 === bounced }) else { return }
+    withExtendedLifetime(active.remove(at: index)) {
+      isExclusive = false
+      driver.finish(bounced.request, result)
+      pump()
+    }
   }
 }
 

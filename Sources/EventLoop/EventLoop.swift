@@ -46,6 +46,8 @@ public final class EventLoop: @unchecked Sendable {
   private var deferredNext = 0
   var polling = AdaptivePolling(nsMax: 0)
   private var polledRounds = 0
+  // Handlers are between `pollBegin` and `pollEnd`.
+  private var isPolling = false
   private var sharedRing: LoopRing?
   private var ringHandler: RingHandler?
   private var beforeSleep: () -> Void = {}
@@ -129,20 +131,21 @@ public final class EventLoop: @unchecked Sendable {
   public func runOnce(mayBlock: Bool) -> Bool {
     preconditionOnLoop()
     let outer = runner.exchange(UInt(pthread_self()), ordering: .relaxed)
-    // A nested round must not wait for what its callers have deferred, so it runs that first, in a batch of its own.
+    // A nested round must not wait for what its callers have deferred, so it runs that first, in a batch of its own; what
+    // the caller waits for may be done then, so that counts as progress.
     let outerDepth = batchDepth
     batchDepth = 1
+    var progress = deferredNext < deferred.count
     endBatch()
     defer {
       batchDepth = outerDepth
       runner.store(outer, ordering: .relaxed)
     }
-    var progress = runQueuedWork()
-    if mayBlock && !progress {
-      progress = waitForWork()
-    } else if monitor.wait(timeoutNs: 0) {
-      progress = dispatch() || progress
-    }
+    progress = runQueuedWork() || progress
+    if mayBlock && !progress { return waitForWork() }
+    // While the loop polls, handlers may have turned off their notifications, so a look at descriptors is not enough.
+    if isPolling { progress = eachPollable { $0.poll() } || progress }
+    if monitor.wait(timeoutNs: 0) { progress = dispatch() || progress }
     return progress
   }
 
@@ -172,6 +175,7 @@ public final class EventLoop: @unchecked Sendable {
 
   /// - Parameter start: when the loop ran out of work, where adaptive polling wants to learn how long that lasted.
   private func sleepAndDispatch(since start: UInt64?) -> Bool {
+    if isPolling && endPolling() { return true }
     notifier.prepareToSleep()
     // Work that came before this is seen here; a thread that queues later sees that we may sleep, and writes the eventfd.
     let mustNotSleep = hasPendingWork || sharedRing?.hasCompletions == true
@@ -201,19 +205,31 @@ public final class EventLoop: @unchecked Sendable {
     pending.load(ordering: .relaxed) != 0 || readyFirst != 0 || stopping.load(ordering: .relaxed)
   }
 
-  /// Looks for work in memory until there is some or the time is over.
+  /// Looks for work in memory until there is some or the time is over. Where there was some, the handlers stay in their
+  /// polling state for the next round: only a loop that goes to sleep needs notifications.
   private func poll(until deadline: UInt64) -> Bool {
-    eachPollable { handler in
-      handler.pollBegin()
-      return false
+    if !isPolling {
+      isPolling = true
+      eachPollable { handler in
+        handler.pollBegin()
+        return false
+      }
     }
     var found = false
     repeat {
       clinux_pause()
       found = eachPollable { $0.poll() }
       if hasPendingWork { found = runQueuedWork() || found }
-    } while !found && !stopping.load(ordering: .relaxed) && HostClock.nanoseconds < min(deadline, timerDeadline)
-    return eachPollable { $0.pollEnd() } || found
+      if found { return true }
+    } while !stopping.load(ordering: .relaxed) && HostClock.nanoseconds < min(deadline, timerDeadline)
+    return endPolling()
+  }
+
+  /// Turns notifications on again.
+  /// - Returns: whether there was work that had come without one.
+  private func endPolling() -> Bool {
+    isPolling = false
+    return eachPollable { $0.pollEnd() }
   }
 
   /// Asks each pollable handler, in one batch. By index, because a handler may remove others, which are not asked any more.

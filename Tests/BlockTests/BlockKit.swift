@@ -34,7 +34,7 @@ final class TemporaryFile {
 }
 
 /// A client that keeps what completed, and requests with memory of their own.
-final class TestClient: BlockClient {
+class TestClient: BlockClient {
   var completed: [UnsafeMutablePointer<BlockRequest>] = []
   /// Keeps the requests' memory until the test is over, whatever becomes of its variables.
   var requests: [TestRequest] = []

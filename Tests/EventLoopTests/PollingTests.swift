@@ -36,40 +36,6 @@ import Testing
     polling.eventCame(after: 1)
     #expect(polling.ns == 0)
   }
-
-  private final class MemoryHandler: DescriptorHandler {
-    var flag = false
-    var polls = 0
-    var began = 0
-    var ended = 0
-    override func poll() -> Bool {
-      polls += 1
-      return true
-    }
-    override func pollBegin() { began += 1 }
-    override func pollEnd() -> Bool {
-      ended += 1
-      return false
-    }
-  }
-
-  @Test func pollingFindsWorkWithoutTheDescriptor() throws {
-    let loop = try EventLoop(name: "test")
-    loop.pollNsMax = 10_000_000_000
-    let event = try EventDescriptor()
-    let handler = MemoryHandler(descriptor: event.number, isPollable: true)
-    loop.add(handler)
-    // The first event comes through the descriptor and makes polling grow; the next is found in memory.
-    event.signal()
-    loop.runOnce(mayBlock: true)
-    event.consume()
-    #expect(handler.began == 0)
-    loop.runOnce(mayBlock: true)
-    #expect(handler.polls == 1)
-    #expect(handler.began == 1)
-    #expect(handler.ended == 1)
-    loop.remove(handler)
-  }
 }
 
 /// Work that is always found by polling, and never through the descriptor.
@@ -96,6 +62,84 @@ private final class BusyHandler: DescriptorHandler {
     loop.pollNsMax = 3_600_000_000_000
     loop.polling.eventCame(after: loop.pollNsMax)
     event = try EventDescriptor()
+  }
+
+  private final class MemoryHandler: DescriptorHandler {
+    var hasWork = true
+    var polls = 0
+    var began = 0
+    var ended = 0
+    override func poll() -> Bool {
+      polls += 1
+      return hasWork
+    }
+    override func pollBegin() { began += 1 }
+    override func pollEnd() -> Bool {
+      ended += 1
+      return false
+    }
+  }
+
+  @Test func eventThatComesSoonMakesTheLoopFindTheNextOneInMemory() throws {
+    let loop = try EventLoop(name: "test")
+    loop.pollNsMax = 10_000_000_000
+    let handler = MemoryHandler(descriptor: event.number, isPollable: true)
+    loop.add(handler)
+    event.signal()
+    loop.runOnce(mayBlock: true)
+    event.consume()
+    #expect(handler.polls == 0)
+    loop.runOnce(mayBlock: true)
+    #expect(handler.polls == 1)
+    loop.remove(handler)
+  }
+
+  @Test func notificationsStayOffFromRoundToRoundUntilTheLoopSleeps() throws {
+    let handler = MemoryHandler(descriptor: event.number, isPollable: true)
+    loop.add(handler)
+    for round in 1...3 {
+      loop.runOnce(mayBlock: true)
+      #expect(handler.polls == round)
+    }
+    #expect(handler.began == 1)
+    #expect(handler.ended == 0)
+    handler.hasWork = false
+    var endedBeforeSleep = 0
+    loop.setSleepHooks(before: { endedBeforeSleep = handler.ended }, after: {})
+    event.signal()
+    loop.pollNsMax = 1
+    loop.runOnce(mayBlock: true)
+    #expect(endedBeforeSleep == 1)
+    #expect(handler.ended == 1)
+    loop.remove(handler)
+  }
+
+  @Test func roundThatDoesNotBlockStillLooksWhereNotificationsAreOff() throws {
+    let handler = MemoryHandler(descriptor: event.number, isPollable: true)
+    loop.add(handler)
+    loop.runOnce(mayBlock: true)
+    #expect(loop.runOnce(mayBlock: false))
+    #expect(handler.polls == 2)
+    // A loop that always has other work looks too.
+    let work = CountingWork(loop: loop)
+    work.schedule()
+    loop.runOnce(mayBlock: true)
+    #expect(handler.polls == 3)
+    loop.remove(handler)
+  }
+
+  @Test func timeThatIsOverEndsPollingBeforeTheSleep() throws {
+    let loop = try EventLoop(name: "test")
+    loop.pollNsMax = 1
+    loop.polling.eventCame(after: 1)
+    let handler = MemoryHandler(descriptor: event.number, isPollable: true)
+    handler.hasWork = false
+    loop.add(handler)
+    event.signal()
+    loop.runOnce(mayBlock: true)
+    #expect(handler.began == 1)
+    #expect(handler.ended == 1)
+    loop.remove(handler)
   }
 
   @Test func bottomHalfOfAnotherThreadIsNoticedWhilePollingAndNeedsNoWakeup() throws {
