@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Platform: the devices of a PC that are not on the PCI bus, and what boots a kernel on it.
+//
+// Platform: the devices of a PC that are not on the PCI bus, and what boots a kernel on it. Disks do not live here, nor
+// anything that knows an accelerator.
 import Machine
 
 /// A device with registers at fixed I/O ports: maps them when it joins the machine and unmaps them when it leaves.
