@@ -26,8 +26,8 @@ enum QueueFault: Error, Equatable {
 
 /// The device's side of a split virtqueue (virtio 1.3 §2.7): where the rings are, and how far both sides have come.
 ///
-/// Made on the vCPU thread that starts the device, then handed to the loop that owns it: it may be sent. Ring memory belongs to the guest, which may write it at any time: every value is loaded
-/// once into a local and checked there.
+/// Made on the vCPU thread that starts the device, then handed to the loop that owns it: it may be sent. Ring memory
+/// belongs to the guest, which may write it at any time: every value is loaded once into a local and checked there.
 struct SplitQueue: @unchecked Sendable {
   let entryCount: UInt16
   let usesEventIndex: Bool

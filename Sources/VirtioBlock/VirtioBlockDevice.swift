@@ -318,7 +318,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     }
   }
 
-  func super_configurationRead(_ offset: Int, _ width: Int) -> UInt32 {
+  /// What configuration space holds, without the window's effect.
+  func storedConfiguration(_ offset: Int, _ width: Int) -> UInt32 {
     super.configurationRead(offset: offset, width: width)
   }
 

@@ -2,7 +2,8 @@
 // VirtioBlock: a virtio-blk device (virtio 1.3 §5.2) with split virtqueues behind the modern PCI transport. It is
 // ordinary code on top of `Machine` and `Block`; it knows no accelerator and no other device.
 //
-// A request is a chain of small types: avail ring entry → DescriptorChain → VirtioBlkHeader → BlockRequest → used ring entry.
+// A request is a chain of small types: avail ring entry → DescriptorChain → VirtioBlkAction → BlockRequest → used ring
+// entry.
 
 /// Bits of the device status register (virtio 1.3 §2.1).
 enum DeviceStatus {

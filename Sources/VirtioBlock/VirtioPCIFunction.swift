@@ -19,7 +19,7 @@ extension VirtioBlockDevice {
     addRegion(
       TransportLayout.capNotify, TransportLayout.notifyOffset,
       UInt32(options.queueCount) * UInt32(TransportLayout.notifyMultiplier),
-      extra: littleEndianBytes(UInt32(TransportLayout.notifyMultiplier)))
+      extra: UInt32(TransportLayout.notifyMultiplier).littleEndianBytes)
     transport.accessCapability = addAccessCapability()
     return transport
   }
@@ -43,11 +43,7 @@ extension VirtioBlockDevice {
 
   private func regionBytes(_ type: UInt8, _ bar: Int, _ offset: UInt32, _ byteCount: UInt32) -> [UInt8] {
     let hasExtra = type == TransportLayout.capNotify || type == TransportLayout.capPCI
-    return [hasExtra ? 20 : 16, type, UInt8(bar), 0, 0, 0] + littleEndianBytes(offset) + littleEndianBytes(byteCount)
-  }
-
-  private func littleEndianBytes(_ value: UInt32) -> [UInt8] {
-    (0..<4).map { UInt8(truncatingIfNeeded: value >> (8 * UInt32($0))) }
+    return [hasExtra ? 20 : 16, type, UInt8(bar), 0, 0, 0] + offset.littleEndianBytes + byteCount.littleEndianBytes
   }
 
   /// Offsets in the access capability, from its start (§4.1.4.9).
@@ -61,9 +57,9 @@ extension VirtioBlockDevice {
 
   /// The access that the window's registers describe, where they describe one that the registers' BAR can take.
   func windowAccess(at capability: Int) -> (offset: UInt64, width: Int)? {
-    let bar = super_configurationRead(capability + AccessWindow.bar, 1)
-    let offset = UInt64(super_configurationRead(capability + AccessWindow.offset, 4))
-    let width = Int(super_configurationRead(capability + AccessWindow.length, 4))
+    let bar = storedConfiguration(capability + AccessWindow.bar, 1)
+    let offset = UInt64(storedConfiguration(capability + AccessWindow.offset, 4))
+    let width = Int(storedConfiguration(capability + AccessWindow.length, 4))
     guard bar == TransportLayout.registersBAR, width == 1 || width == 2 || width == 4, offset % UInt64(width) == 0,
       offset <= TransportLayout.registersBARBytes - UInt64(width)
     else { return nil }

@@ -78,8 +78,8 @@ public struct PCIConfigurationSpace {
 }
 
 extension FixedWidthInteger where Self: UnsignedInteger {
-  /// The bytes of the number, least significant first.
-  var littleEndianBytes: [UInt8] {
+  /// The bytes of the number, least significant first: the order of configuration space and of capabilities.
+  public var littleEndianBytes: [UInt8] {
     (0..<MemoryLayout<Self>.size).map { UInt8(truncatingIfNeeded: self >> Self(8 * $0)) }
   }
 }
