@@ -10,7 +10,7 @@ import HostSystem
 /// take a detour through an aligned buffer (`BouncedRequest`), off the hot path.
 public final class FileDriver: BlockDriver {
   private let image: ImageFile
-  let engine: IOUringEngine
+  let engine: IOEngine
   let alignment: IOAlignment
   let descriptor: Int32
   private let sink = Sink()
@@ -23,9 +23,9 @@ public final class FileDriver: BlockDriver {
     override func completed(_ operation: UnsafeMutablePointer<IOOperation>) { driver.completed(operation) }
   }
 
-  /// Serves `image` on the loop's ring.
+  /// Serves `image` by `engine`.
   /// - Parameter alignment: what requests must keep to, where it is to be stricter than the file itself wants.
-  public init(image: consuming ImageFile, engine: IOUringEngine, alignment: IOAlignment? = nil) {
+  public init(image: consuming ImageFile, engine: IOEngine, alignment: IOAlignment? = nil) {
     self.alignment = alignment ?? image.alignment
     descriptor = image.descriptor.number
     self.image = image

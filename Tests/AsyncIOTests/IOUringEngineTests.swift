@@ -18,7 +18,7 @@ import Testing
     loop = try EventLoop(name: "test")
     kernel = ScriptedKernel()
     ring = loop.install(kernel)
-    engine = IOUringEngine(ring: ring)
+    engine = IOUringEngine(ring: ring, loop: loop)
   }
 
   private final class OtherWork: BottomHalf, @unchecked Sendable {
