@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -45,6 +46,33 @@ ssize_t clinux_pread(int fd, void *buffer, size_t count, off_t offset) { OR_ERRN
 ssize_t clinux_pwrite(int fd, const void *buffer, size_t count, off_t offset) {
   OR_ERRNO(pwrite(fd, buffer, count, offset));
 }
+
+const int clinux_EPOLL_CTL_ADD = EPOLL_CTL_ADD;
+const int clinux_EPOLL_CTL_MOD = EPOLL_CTL_MOD;
+const int clinux_EPOLL_CTL_DEL = EPOLL_CTL_DEL;
+_Static_assert(sizeof(clinux_epoll_event) == sizeof(struct epoll_event), "ours is the kernel's");
+
+int clinux_epoll_create(void) { OR_ERRNO(epoll_create1(EPOLL_CLOEXEC)); }
+int clinux_epoll_ctl(int epoll, int operation, int fd, uint32_t events, uint64_t token) {
+  struct epoll_event event = {.events = events, .data.u64 = token};
+  OR_ERRNO(epoll_ctl(epoll, operation, fd, &event));
+}
+
+int clinux_epoll_wait(int epoll, clinux_epoll_event *events, int count, uint64_t timeout_ns) {
+  struct epoll_event *found = (struct epoll_event *)events;
+  if (timeout_ns == 0) OR_ERRNO(epoll_wait(epoll, found, count, 0));
+  if (timeout_ns == UINT64_MAX) OR_ERRNO(epoll_wait(epoll, found, count, -1));
+  struct timespec time = {.tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u)};
+#ifdef SYS_epoll_pwait2
+  int result = (int)syscall(SYS_epoll_pwait2, epoll, found, count, &time, NULL, 0);
+  if (result >= 0 || errno != ENOSYS) return result < 0 ? -errno : result;
+#endif
+  // Before Linux 5.11 epoll knows milliseconds only: ppoll waits in its place.
+  struct pollfd poll = {.fd = epoll, .events = POLLIN};
+  if (ppoll(&poll, 1, &time, NULL) < 0) return -errno;
+  OR_ERRNO(epoll_wait(epoll, found, count, 0));
+}
+
 int clinux_memfd_create(const char *name) { OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int clinux_ftruncate(int fd, off_t length) { OR_ERRNO(ftruncate(fd, length)); }
 int clinux_fallocate(int fd, int mode, off_t offset, off_t length) { OR_ERRNO(fallocate(fd, mode, offset, length)); }

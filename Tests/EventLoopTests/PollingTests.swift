@@ -39,7 +39,7 @@ import Testing
 }
 
 /// Work that is always found by polling, and never through the descriptor.
-private final class BusyHandler: DescriptorHandler {
+private final class BusyHandler: DescriptorHandler, @unchecked Sendable {
   var onPoll: () -> Bool = { true }
   var isRemoved = false
   override func poll() -> Bool {
@@ -64,7 +64,7 @@ private final class BusyHandler: DescriptorHandler {
     event = try EventDescriptor()
   }
 
-  private final class MemoryHandler: DescriptorHandler {
+  private final class MemoryHandler: DescriptorHandler, @unchecked Sendable {
     var hasWork = true
     var polls = 0
     var began = 0

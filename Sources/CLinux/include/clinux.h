@@ -29,6 +29,18 @@ ssize_t clinux_read(int fd, void *buffer, size_t count);
 ssize_t clinux_write(int fd, const void *buffer, size_t count);
 ssize_t clinux_pread(int fd, void *buffer, size_t count, off_t offset);
 ssize_t clinux_pwrite(int fd, const void *buffer, size_t count, off_t offset);
+/// What epoll says of a descriptor: poll(2)'s events, and the token that it was registered with.
+typedef struct __attribute__((packed)) {
+  uint32_t events;
+  uint64_t token;
+} clinux_epoll_event;
+extern const int clinux_EPOLL_CTL_ADD;
+extern const int clinux_EPOLL_CTL_MOD;
+extern const int clinux_EPOLL_CTL_DEL;
+int clinux_epoll_create(void);
+int clinux_epoll_ctl(int epoll, int operation, int fd, uint32_t events, uint64_t token);
+/// Waits at most `timeout_ns` (UINT64_MAX: without end); the number of events, or a negative errno value.
+int clinux_epoll_wait(int epoll, clinux_epoll_event *events, int count, uint64_t timeout_ns);
 int clinux_memfd_create(const char *name);
 int clinux_ftruncate(int fd, off_t length);
 int clinux_fallocate(int fd, int mode, off_t offset, off_t length);
