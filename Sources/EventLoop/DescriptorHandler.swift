@@ -28,6 +28,8 @@ open class DescriptorHandler: @unchecked Sendable {
   // Loop thread only: what the monitor watches for, and where the handler is in the watch list.
   final var armed: UInt32 = 0
   final var slot = -1
+  // The ring has, or is about to get, a poll entry with the handler's present token.
+  final var hasPollEntry = false
   // In the list of ready handlers, and its link.
   final var isReady = false
   final var nextReady: Unmanaged<DescriptorHandler>?

@@ -45,6 +45,9 @@ class DescriptorMonitor {
   /// Third step: marks the handlers whose descriptors are ready.
   func collect() {}
 
+  /// A ready handler is about to be called.
+  func willCall(_ handler: DescriptorHandler) {}
+
   /// What a host loop is to poll in place of `wait`; after `prepare`.
   func hostDescriptors() -> [pollfd] { [] }
 

@@ -23,7 +23,7 @@ public final class EventLoop: @unchecked Sendable {
 
   /// Rounds in a row that polling may serve before the loop looks at every descriptor again.
   private static let polledRoundsMax = 64
-  /// How long a loop sleeps at most while the kernel does not take the ring's entries.
+  /// How long a loop sleeps at most while the ring needs a look without anything that would wake the loop for it.
   private static let ringRetryNs: UInt64 = 1_000_000
 
   let notifier: LoopNotifier
@@ -44,6 +44,8 @@ public final class EventLoop: @unchecked Sendable {
   var retiredMonitors: [DescriptorMonitor] = []
   /// Why the loop does not use the monitor that it was made with any more; nil while it does.
   public internal(set) var fallbackReason: String?
+  // What a host loop polls, from `prepare` to `check`.
+  var hostDescriptors: [pollfd] = []
   var readers: [Int32: ReaderHandler] = [:]
   var timers: [LoopTimer] = []
   // Bottom halves taken from `pending` that have not run, oldest first, linked by `nextPending`.
@@ -64,15 +66,21 @@ public final class EventLoop: @unchecked Sendable {
   private(set) var isLent = false
 
   /// Makes a loop; it runs on the thread that calls `run`.
-  /// - Parameter monitor: how it watches descriptors; `.auto` takes the best that works.
+  /// - Parameters:
+  ///   - monitor: how it watches descriptors; `.auto` takes the best that works.
+  ///   - isHosted: a host loop will drive it (HostLoop.swift).
   /// - Throws: what eventfd, epoll_create1 or io_uring_setup said; `.auto` and `.poll` need only the eventfd.
-  public init(name: String, wakePolicy: WakePolicy = .elided, monitor: LoopMonitor = .poll) throws(SystemError) {
+  public init(
+    name: String, wakePolicy: WakePolicy = .elided, monitor: LoopMonitor = .poll, isHosted: Bool = false
+  ) throws(SystemError) {
     self.name = name
     notifier = try LoopNotifier(policy: wakePolicy)
     epollMonitor = try Self.makeEpoll(monitor, watchList)
     self.monitor = epollMonitor ?? PollMonitor(list: watchList)
     closureRunner = ClosureRunner(loop: self)
-    if monitor == .ioUring || monitor == .auto { try useRing(isRequired: monitor == .ioUring) }
+    if monitor == .ioUring || monitor == .auto {
+      try useRing(isRequired: monitor == .ioUring, isHosted: isHosted)
+    }
     add(NotifierHandler(notifier: notifier))
   }
 
@@ -229,7 +237,7 @@ public final class EventLoop: @unchecked Sendable {
 
   /// Whether there is something that a sleep must not delay.
   var hasWork: Bool {
-    hasPendingWork || deferredNext < deferred.count || sharedRing?.hasCompletions == true
+    hasPendingWork || watchList.hasReady || deferredNext < deferred.count || sharedRing?.hasCompletions == true
   }
 
   private var hasPendingWork: Bool {
@@ -244,8 +252,16 @@ public final class EventLoop: @unchecked Sendable {
       let deadline = timerDeadline
       timeout = deadline > now ? deadline - now : 0
     }
-    if sharedRing?.needsRetry == true { timeout = min(timeout ?? .max, Self.ringRetryNs) }
+    if let sharedRing, sharedRing.needsRetry || mustVisit(sharedRing) {
+      timeout = min(timeout ?? .max, Self.ringRetryNs)
+    }
     return timeout
+  }
+
+  /// After a fallback from a monitor whose ring nobody can watch from outside, the loop looks after it now and then.
+  private func mustVisit(_ ring: LoopRing) -> Bool {
+    fallbackReason != nil && ring.descriptor == nil && ring.inFlightCount > ring.monitorEntries
+      && monitor.kind != .ioUring
   }
 
   // MARK: Adaptive polling

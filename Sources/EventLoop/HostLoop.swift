@@ -6,7 +6,7 @@
 //     ppoll(&descriptors, …, timeout)
 //     if loop.check(descriptors) { loop.dispatch() }
 //
-// All four on one thread, which owns the loop from the first `prepare` until `release`. Polling in memory is left out: the
+// The loop is made with `isHosted: true`. All four on one thread, which owns the loop from the first `prepare` until `release`. Polling in memory is left out: the
 // host loop has others to serve. What is queued on the ring is submitted before the host loop waits.
 import Glibc
 
@@ -18,13 +18,14 @@ extension EventLoop {
     notifier.prepareToSleep()
     // From here on, whoever queues work writes the eventfd, which is among what the host loop polls.
     applyChanges()
-    let timeout = hasWork ? 0 : nextTimeout()
     monitor.prepare(timeoutNs: 0)
-    return timeout
+    hostDescriptors = monitor.hostDescriptors()
+    // After the descriptors are known: what comes from here on makes one of them readable.
+    return hasWork ? 0 : nextTimeout()
   }
 
   /// Second step: what the host loop is to poll.
-  public func descriptorsToPoll() -> [pollfd] { monitor.hostDescriptors() }
+  public func descriptorsToPoll() -> [pollfd] { hostDescriptors }
 
   /// Third step: takes what the host loop found; it is not an error if it did not wait at all.
   /// - Parameter descriptors: what `descriptorsToPoll` gave, with `revents` set.

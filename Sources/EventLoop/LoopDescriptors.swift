@@ -50,7 +50,10 @@ extension EventLoop {
   }
 
   private func announceChange(_ handler: DescriptorHandler) {
-    if isOnLoop { return apply(handler) }
+    if isOnLoop {
+      if handler.wanted.load(ordering: .relaxed) != handler.armed { apply(handler) }
+      return
+    }
     watchList.noteChange(handler)
     notifier.notify()
   }
@@ -58,10 +61,13 @@ extension EventLoop {
   /// Brings the monitor in line with what other threads have asked for.
   func applyChanges() { watchList.takeChanges { apply($0) } }
 
+  /// What is wanted now may be what was wanted before, and the descriptor another one meanwhile: so the monitor is told all
+  /// the same.
   private func apply(_ handler: DescriptorHandler) {
-    let wanted = handler.wanted.load(ordering: .acquiring)
-    if wanted == handler.armed { return }
-    if handler.slot < 0 { watchList.insert(handler) }
+    if handler.slot < 0 {
+      if handler.wanted.load(ordering: .acquiring) == 0 { return }
+      watchList.insert(handler)
+    }
     guard let armed = monitor.update(handler) else {
       fallBack("\(monitor.kind.rawValue) cannot watch descriptor \(handler.descriptor)")
       return
@@ -75,6 +81,7 @@ extension EventLoop {
   func dispatchReady() -> Bool {
     var progress = false
     while let handler = watchList.takeReady() {
+      monitor.willCall(handler)
       // Acquire: another thread may have removed it, and the loop has not come to that.
       if handler.wanted.load(ordering: .acquiring) == 0 { continue }
       progress = true
@@ -112,9 +119,10 @@ extension EventLoop {
   }
 
   /// Takes the ring as monitor. Before any handler was added.
-  func useRing(isRequired: Bool) throws(SystemError) {
+  func useRing(isRequired: Bool, isHosted: Bool) throws(SystemError) {
     do throws(SystemError) {
-      let ring = makeRing(try KernelRing(entries: LoopRing.entryCount))
+      let setups = isHosted ? RingSetup.forOthers : RingSetup.forSleepersInTheRing
+      let ring = makeRing(try KernelRing(entries: LoopRing.entryCount, attempts: setups))
       monitor = RingMonitor(ring: ring, list: watchList)
       ring.submitsWithWait = true
     } catch {

@@ -132,6 +132,7 @@ public final class LoopRing {
   /// Hands queued entries to the kernel. The kernel may take a part, or nothing yet: what is left is tried again
   /// after the next completion, or after a moment. Loop thread.
   func submit() {
+    loop.preconditionOnLoop()
     needsRetry = false
     while queuedCount > 0 {
       submitCount += 1

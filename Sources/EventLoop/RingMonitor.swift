@@ -51,6 +51,7 @@ final class RingMonitor: DescriptorMonitor {
     let wanted = handler.wanted.load(ordering: .acquiring)
     if handler.armed != 0 { toRemove.append(list.token(of: handler)) }
     list.renew(handler)
+    handler.hasPollEntry = false
     if wanted != 0 { toArm.append(list.token(of: handler)) }
     return wanted
   }
@@ -79,11 +80,12 @@ final class RingMonitor: DescriptorMonitor {
     var armed = 0
     for token in toArm {
       // A token that was renewed is of a handler that has gone or was changed since.
-      if let handler = list.handler(of: token) {
+      if let handler = list.handler(of: token), !handler.hasPollEntry {
         guard let entry = ring.tryTakeEntry() else { break }
         let events = UInt32(UInt16(bitPattern: DescriptorHandler.events(of: handler.armed)))
         io_uring_prep_poll_add(entry, handler.descriptor, events)
         ring.enqueueForWait(entry, client: clientNumber, token: token)
+        handler.hasPollEntry = true
       }
       armed += 1
     }
@@ -119,10 +121,13 @@ final class RingMonitor: DescriptorMonitor {
       hasRefused = true
       return
     }
-    // One-shot: armed again before the next wait, with the same token. Errors are the handler's to find out.
-    toArm.append(token)
-    if result != -ECANCELED { list.markReady(handler) }
+    handler.hasPollEntry = false
+    // Other errors are the handler's to find out.
+    if result == -ECANCELED { toArm.append(token) } else { list.markReady(handler) }
   }
+
+  /// One-shot: armed again before the next wait. Not earlier, or what the handler is about to take would be reported twice.
+  override func willCall(_ handler: DescriptorHandler) { toArm.append(list.token(of: handler)) }
 
   override func hostDescriptors() -> [pollfd] {
     // The host loop waits; what is queued must be on its way before.

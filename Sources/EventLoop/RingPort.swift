@@ -52,17 +52,18 @@ public struct RingSetup: OptionSet, Sendable, CustomStringConvertible {
   public static let singleIssuer = RingSetup(rawValue: UInt32(IORING_SETUP_SINGLE_ISSUER))
   /// IORING_SETUP_DEFER_TASKRUN: completions are finished when the loop asks for them, not by interrupting it (6.1).
   public static let deferredTaskWork = RingSetup(rawValue: UInt32(IORING_SETUP_DEFER_TASKRUN))
-  /// IORING_SETUP_COOP_TASKRUN: completions are finished at the loop's next system call (5.19).
-  public static let cooperativeTaskWork = RingSetup(rawValue: UInt32(IORING_SETUP_COOP_TASKRUN))
-
-  /// From the best to what every kernel has.
-  static let attempts: [RingSetup] = [[.singleIssuer, .deferredTaskWork], [.cooperativeTaskWork], []]
+  /// For a loop that sleeps in the ring, from the best to what every kernel has.
+  public static let forSleepersInTheRing: [RingSetup] = [[.singleIssuer, .deferredTaskWork], [.singleIssuer], []]
+  /// For a loop that sleeps elsewhere and polls the ring's descriptor. With deferred task work the kernel finishes nothing
+  /// before it is asked, and such a poll sleeps on (seen on Linux 6.18; an eventfd of the ring's does no better, since it
+  /// is not written from inside the write of another eventfd). Cooperative task work keeps completions from a loop that
+  /// looks for them in memory.
+  public static let forOthers: [RingSetup] = [[.singleIssuer], []]
 
   /// The names of what is in use, for reports.
   public var description: String {
     let names: [(RingSetup, String)] = [
       (.singleIssuer, "single issuer"), (.deferredTaskWork, "deferred task work"),
-      (.cooperativeTaskWork, "cooperative task work"),
     ]
     return names.filter { contains($0.0) }.map(\.1).joined(separator: ", ")
   }
@@ -76,18 +77,20 @@ public final class KernelRing: RingPort {
   // The ring belongs to the thread that submits first, which need not be the one that made it.
   private var isEnabled = false
 
-  /// Sets up a ring of `entries`, with as much of `wanted` as this kernel offers.
+  /// Sets up a ring of `entries`, with the first of `attempts` that this kernel knows.
   /// - Throws: ENOSYS, EPERM where the host forbids io_uring (`kernel.io_uring_disabled`, seccomp), ENOMEM.
-  public init(entries: UInt32, wanted: RingSetup? = nil) throws(SystemError) {
+  public init(entries: UInt32, attempts: [RingSetup] = RingSetup.forOthers) throws(SystemError) {
     var failure = EINVAL
-    for setup in wanted.map({ [$0] }) ?? RingSetup.attempts {
-      // With the flag, the kernel tells in memory that completions wait for a system call.
-      let flag = setup.isEmpty ? 0 : UInt32(IORING_SETUP_TASKRUN_FLAG) | UInt32(IORING_SETUP_R_DISABLED)
-      let result = io_uring_queue_init(entries, ring, setup.rawValue | flag)
+    for setup in attempts {
+      var flags = setup.rawValue
+      // The kernel tells in memory that completions wait for a system call.
+      if setup.contains(.deferredTaskWork) { flags |= UInt32(IORING_SETUP_TASKRUN_FLAG) }
+      if setup.contains(.singleIssuer) { flags |= UInt32(IORING_SETUP_R_DISABLED) }
+      let result = io_uring_queue_init(entries, ring, flags)
       if result == 0 {
         self.setup = setup
         super.init()
-        isEnabled = flag == 0
+        isEnabled = !setup.contains(.singleIssuer)
         return
       }
       failure = -result
@@ -103,7 +106,7 @@ public final class KernelRing: RingPort {
     ring.deallocate()
   }
 
-  public override var descriptor: Int32? { ring.pointee.ring_fd }
+  public override var descriptor: Int32? { setup.contains(.deferredTaskWork) ? nil : ring.pointee.ring_fd }
   public override var takesTimeout: Bool { ring.pointee.features & UInt32(IORING_FEAT_EXT_ARG) != 0 }
   public override func nextEntry() -> UnsafeMutablePointer<io_uring_sqe>? {
     guard let entry = io_uring_get_sqe(ring) else { return nil }

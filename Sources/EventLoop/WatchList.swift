@@ -132,6 +132,9 @@ final class WatchList {
     return handler
   }
 
+  /// Whether `takeReady` has something: what an outer round has found and not come to, for instance.
+  var hasReady: Bool { readyFirst != nil }
+
   private func unlinkReady(_ handler: DescriptorHandler) {
     var others: [DescriptorHandler] = []
     while let other = takeReady() { if other !== handler { others.append(other) } }

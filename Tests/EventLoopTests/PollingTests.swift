@@ -25,10 +25,20 @@ import Testing
   @Test func oneSlowEventDoesNotSwitchItOffForGood() {
     var polling = AdaptivePolling(nsMax: 100_000)
     polling.eventCame(after: 30_000)
+    let before = polling.ns
     polling.eventCame(after: 5_000_000)
-    #expect(polling.ns == 0)
+    #expect(polling.ns == before / 2)
     polling.eventCame(after: 30_000)
-    #expect(polling.ns >= 30_000)
+    #expect(polling.ns == before)
+  }
+
+  @Test func onlySlowEventsSwitchItOffAndAFastOneStartsItAgain() {
+    var polling = AdaptivePolling(nsMax: 100_000)
+    polling.eventCame(after: 100_000)
+    for _ in 0..<10 { polling.eventCame(after: 5_000_000) }
+    #expect(polling.ns == 0)
+    polling.eventCame(after: 1_000)
+    #expect(polling.ns == AdaptivePolling.nsStart)
   }
 
   @Test func neverPollsWithALimitOfZero() {
