@@ -24,6 +24,8 @@ const int clinux_RWF_DSYNC = RWF_DSYNC;
 const unsigned long clinux_BLKGETSIZE64 = BLKGETSIZE64;
 const unsigned long clinux_BLKSSZGET = BLKSSZGET;
 const unsigned long clinux_BLKPBSZGET = BLKPBSZGET;
+const unsigned long clinux_BLKDISCARD = BLKDISCARD;
+const unsigned long clinux_BLKZEROOUT = BLKZEROOUT;
 
 #define OR_ERRNO(expression) \
   do { \
@@ -45,6 +47,12 @@ ssize_t clinux_pread(int fd, void *buffer, size_t count, off_t offset) { OR_ERRN
 ssize_t clinux_pwrite(int fd, const void *buffer, size_t count, off_t offset) {
   OR_ERRNO(pwrite(fd, buffer, count, offset));
 }
+ssize_t clinux_preadv2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags) {
+  OR_ERRNO(preadv2(fd, iovecs, count, offset, flags));
+}
+ssize_t clinux_pwritev2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags) {
+  OR_ERRNO(pwritev2(fd, iovecs, count, offset, flags));
+}
 int clinux_memfd_create(const char *name) { OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int clinux_ftruncate(int fd, off_t length) { OR_ERRNO(ftruncate(fd, length)); }
 int clinux_fallocate(int fd, int mode, off_t offset, off_t length) { OR_ERRNO(fallocate(fd, mode, offset, length)); }
@@ -59,6 +67,10 @@ int clinux_mmap(void **out, void *hint, size_t length, int prot, int flags, int 
 int clinux_munmap(void *address, size_t length) { OR_ERRNO(munmap(address, length)); }
 int clinux_madvise(void *address, size_t length, int advice) { OR_ERRNO(madvise(address, length, advice)); }
 int clinux_ioctl(int fd, unsigned long request, uintptr_t argument) { OR_ERRNO(ioctl(fd, request, argument)); }
+int clinux_ioctl_range(int fd, unsigned long request, uint64_t start, uint64_t length) {
+  uint64_t range[2] = {start, length};
+  OR_ERRNO(ioctl(fd, request, range));
+}
 int clinux_fcntl(int fd, int command, long argument) { OR_ERRNO(fcntl(fd, command, argument)); }
 
 static int ofd(int fd, int command, short type, off_t start, off_t length, struct flock *out) {
