@@ -204,7 +204,10 @@ import Testing
     var completed = 0
     for (count, wakes) in [(1, 1), (2, 2), (3, 3), (9, 4)] {
       let before = bench.engine.statistics.wakes
+      bench.port.hold()
       bench.batch { for offset in offsets(count) { bench.submit(offset: offset) } }
+      bench.port.waitUntilInside(wakes)
+      bench.port.release()
       completed += count
       bench.run(untilCompleted: completed)
       #expect(bench.engine.statistics.wakes == before + UInt64(wakes))
