@@ -14,7 +14,8 @@ public final class ThreadPoolEngine: IOEngine {
   /// Most operations that are queued before they are handed to the workers without waiting for the end of the batch.
   public static let handoverMax = 16
 
-  private let pool: WorkerPool
+  // Unmanaged, because even a reference that is never released costs atomic adds on the hot path; given back by `deinit`.
+  private let pool: Unmanaged<WorkerPool>
   private let completions: Completions
   private let handover: Handover
   private let rest: Rest
@@ -25,19 +26,19 @@ public final class ThreadPoolEngine: IOEngine {
   private var due = OperationQueue()
 
   private final class Completions: BottomHalf, @unchecked Sendable {
-    unowned(unsafe) var engine: ThreadPoolEngine!
-    override func run() { engine.takeCompleted() }
+    var engine: Unmanaged<ThreadPoolEngine>?
+    override func run() { engine.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.takeCompleted() } }
   }
 
   private final class Handover: DeferredCall {
-    unowned(unsafe) var engine: ThreadPoolEngine!
-    override func run() { engine.handOver() }
+    var engine: Unmanaged<ThreadPoolEngine>?
+    override func run() { engine.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.handOver() } }
   }
 
   /// Delivers, in a nested round, what an outer round has not come to.
   private final class Rest: DeferredCall {
-    unowned(unsafe) var engine: ThreadPoolEngine!
-    override func run() { engine.deliverDue() }
+    var engine: Unmanaged<ThreadPoolEngine>?
+    override func run() { engine.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.deliverDue() } }
   }
 
   /// Makes an engine; its workers are started when there is something to do, but for `workersMin`.
@@ -52,24 +53,26 @@ public final class ThreadPoolEngine: IOEngine {
     completions = Completions(loop: loop)
     handover = Handover(loop: loop)
     rest = Rest(loop: loop)
-    pool = WorkerPool(limits: limits, port: port, starter: starter, completions: completions)
+    pool = .passRetained(WorkerPool(limits: limits, port: port, starter: starter, completions: completions))
     super.init(deliveringOn: loop)
-    completions.engine = self
-    handover.engine = self
-    rest.engine = self
-    pool.startLeast()
+    let this = Unmanaged.passUnretained(self)
+    completions.engine = this
+    handover.engine = this
+    rest.engine = this
+    pool._withUnsafeGuaranteedRef { $0.startLeast() }
   }
 
   /// Its owner has closed it; ends the workers where that was forgotten with nothing in flight.
   deinit {
-    pool.end()
+    pool._withUnsafeGuaranteedRef { $0.end() }
     completions.cancel()
+    pool.release()
   }
 
   public override var name: String { "threads" }
 
   /// Counts of the pool. Any thread.
-  public var statistics: ThreadPoolStatistics { pool.statistics }
+  public var statistics: ThreadPoolStatistics { pool._withUnsafeGuaranteedRef { $0.statistics } }
 
   public override func submit(_ operation: UnsafeMutablePointer<IOOperation>) {
     began(operation)
@@ -82,7 +85,7 @@ public final class ThreadPoolEngine: IOEngine {
   public override func cancel(_ operation: UnsafeMutablePointer<IOOperation>) {
     if queued.remove(operation) {
       queuedCount -= 1
-    } else if !pool.remove(operation) {
+    } else if !pool._withUnsafeGuaranteedRef({ $0.remove(operation) }) {
       return
     }
     finishLater(operation, -ECANCELED)
@@ -90,14 +93,14 @@ public final class ThreadPoolEngine: IOEngine {
 
   public override func close() {
     super.close()
-    pool.end()
+    pool._withUnsafeGuaranteedRef { $0.end() }
     // A worker announces its completion after it has made it visible, so one may be announced that is delivered already.
     completions.cancel()
   }
 
   private func handOver() {
     if queued.isEmpty { return }
-    var refused = pool.submit(&queued, count: queuedCount)
+    var refused = pool._withUnsafeGuaranteedRef { $0.submit(&queued, count: queuedCount) }
     queuedCount = 0
     while let operation = refused.takeFirst() { finishLater(operation, -EAGAIN) }
   }
@@ -105,7 +108,7 @@ public final class ThreadPoolEngine: IOEngine {
   // MARK: From the workers
 
   private func takeCompleted() {
-    pool.takeCompleted(into: &due)
+    pool._withUnsafeGuaranteedRef { $0.takeCompleted(into: &due) }
     deliverDue()
   }
 
