@@ -100,8 +100,11 @@ public final class ThreadPoolEngine: IOEngine {
 
   private func handOver() {
     if queued.isEmpty { return }
-    var refused = pool._withUnsafeGuaranteedRef { $0.submit(&queued, count: queuedCount) }
+    var batch = queued
+    let count = queuedCount
+    queued = OperationQueue()
     queuedCount = 0
+    var refused = pool._withUnsafeGuaranteedRef { $0.submit(&batch, count: count) }
     while let operation = refused.takeFirst() { finishLater(operation, -EAGAIN) }
   }
 
