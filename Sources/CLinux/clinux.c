@@ -25,6 +25,8 @@ const int clinux_RWF_DSYNC = RWF_DSYNC;
 const unsigned long clinux_BLKGETSIZE64 = BLKGETSIZE64;
 const unsigned long clinux_BLKSSZGET = BLKSSZGET;
 const unsigned long clinux_BLKPBSZGET = BLKPBSZGET;
+const unsigned long clinux_BLKDISCARD = BLKDISCARD;
+const unsigned long clinux_BLKZEROOUT = BLKZEROOUT;
 
 #define OR_ERRNO(expression) \
   do { \
@@ -73,6 +75,12 @@ int clinux_epoll_wait(int epoll, clinux_epoll_event *events, int count, uint64_t
   OR_ERRNO(epoll_wait(epoll, found, count, 0));
 }
 
+ssize_t clinux_preadv2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags) {
+  OR_ERRNO(preadv2(fd, iovecs, count, offset, flags));
+}
+ssize_t clinux_pwritev2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags) {
+  OR_ERRNO(pwritev2(fd, iovecs, count, offset, flags));
+}
 int clinux_memfd_create(const char *name) { OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int clinux_ftruncate(int fd, off_t length) { OR_ERRNO(ftruncate(fd, length)); }
 int clinux_fallocate(int fd, int mode, off_t offset, off_t length) { OR_ERRNO(fallocate(fd, mode, offset, length)); }
@@ -87,6 +95,10 @@ int clinux_mmap(void **out, void *hint, size_t length, int prot, int flags, int 
 int clinux_munmap(void *address, size_t length) { OR_ERRNO(munmap(address, length)); }
 int clinux_madvise(void *address, size_t length, int advice) { OR_ERRNO(madvise(address, length, advice)); }
 int clinux_ioctl(int fd, unsigned long request, uintptr_t argument) { OR_ERRNO(ioctl(fd, request, argument)); }
+int clinux_ioctl_range(int fd, unsigned long request, uint64_t start, uint64_t length) {
+  uint64_t range[2] = {start, length};
+  OR_ERRNO(ioctl(fd, request, range));
+}
 int clinux_fcntl(int fd, int command, long argument) { OR_ERRNO(fcntl(fd, command, argument)); }
 
 static int ofd(int fd, int command, short type, off_t start, off_t length, struct flock *out) {

@@ -45,7 +45,9 @@ open class RingPort {
 
 /// What a ring was set up with, of what a kernel may offer.
 public struct RingSetup: OptionSet, Sendable, CustomStringConvertible {
+  /// The flags as io_uring_setup takes them.
   public let rawValue: UInt32
+  /// Takes flags as io_uring_setup does.
   public init(rawValue: UInt32) { self.rawValue = rawValue }
 
   /// IORING_SETUP_SINGLE_ISSUER: only the loop's thread submits, and the kernel relies on it (Linux 6.0).
