@@ -57,7 +57,8 @@ public final class LinuxAIOEngine: IOEngine {
     }
     override func run() {
       engine.isSubmissionDeferred = false
-      engine.submitQueued()
+      // The batch may have been submitted in part, and blocked, before its end.
+      if !engine.isBlocked { engine.submitQueued() }
     }
   }
 
