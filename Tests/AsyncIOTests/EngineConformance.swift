@@ -12,11 +12,13 @@ import Testing
 enum EngineUnderTest: CaseIterable, CustomTestStringConvertible {
   case ioUring
   case linuxAIO
+  case threads
 
   func make(loop: EventLoop) throws -> IOEngine {
     switch self {
     case .ioUring: try IOUringEngine(loop: loop)
     case .linuxAIO: try LinuxAIOEngine(loop: loop)
+    case .threads: ThreadPoolEngine(loop: loop)
     }
   }
 
@@ -24,6 +26,7 @@ enum EngineUnderTest: CaseIterable, CustomTestStringConvertible {
     switch self {
     case .ioUring: "io_uring"
     case .linuxAIO: "linux-aio"
+    case .threads: "threads"
     }
   }
 

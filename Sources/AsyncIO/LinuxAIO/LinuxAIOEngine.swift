@@ -34,7 +34,7 @@ public final class LinuxAIOEngine: IOEngine {
   private var retry: Retry!
 
   /// Wakes the loop for completions, and finds them in memory while the loop polls.
-  private final class Handler: DescriptorHandler {
+  private final class Handler: DescriptorHandler, @unchecked Sendable {
     private unowned(unsafe) let engine: LinuxAIOEngine
     init(engine: LinuxAIOEngine) {
       self.engine = engine
