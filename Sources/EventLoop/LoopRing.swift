@@ -109,10 +109,13 @@ public final class LoopRing {
     return port.nextEntry()
   }
 
+  /// The user data of an entry, by which the kernel is asked to cancel it.
+  public func userData(client: UInt64, token: UInt64) -> UInt64 { client << Self.tokenBits | token }
+
   /// Queues a filled entry for the client; it is submitted with its batch.
   /// - Parameter token: below 2^48.
   public func enqueue(_ entry: UnsafeMutablePointer<io_uring_sqe>, client: UInt64, token: UInt64) {
-    entry.pointee.user_data = client << Self.tokenBits | token
+    entry.pointee.user_data = userData(client: client, token: token)
     queuedCount += 1
     let isOnLoop = loop.isOnLoop
     if isOnLoop && queuedCount >= submitBatchMax {
@@ -124,7 +127,7 @@ public final class LoopRing {
 
   /// Queues a filled entry of the monitor, which submits it together with the next wait.
   func enqueueForWait(_ entry: UnsafeMutablePointer<io_uring_sqe>, client: UInt64, token: UInt64) {
-    entry.pointee.user_data = client << Self.tokenBits | token
+    entry.pointee.user_data = userData(client: client, token: token)
     queuedCount += 1
     monitorEntries += 1
   }

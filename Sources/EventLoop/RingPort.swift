@@ -41,6 +41,13 @@ open class RingPort {
   open var hasCompletions: Bool { false }
   /// Takes the oldest completion out of the ring.
   open func takeCompletion() -> RingCompletion? { nil }
+
+  /// Makes a table of `count` files that entries may name by place; 0, or a negative errno value.
+  open func registerFileTable(count: UInt32) -> Int32 { -EOPNOTSUPP }
+  /// Puts a descriptor, or -1 for none, into the table; a negative errno value where that failed.
+  open func setFile(_ descriptor: Int32, at place: UInt32) -> Int32 { -EOPNOTSUPP }
+  /// Pins memory that entries may name by place; 0, or a negative errno value (ENOMEM: the limit of locked memory).
+  open func registerBuffers(_ buffers: [iovec]) -> Int32 { -EOPNOTSUPP }
 }
 
 /// What a ring was set up with, of what a kernel may offer.
@@ -110,10 +117,7 @@ public final class KernelRing: RingPort {
 
   public override var descriptor: Int32? { setup.contains(.deferredTaskWork) ? nil : ring.pointee.ring_fd }
   public override var takesTimeout: Bool { ring.pointee.features & UInt32(IORING_FEAT_EXT_ARG) != 0 }
-  public override func nextEntry() -> UnsafeMutablePointer<io_uring_sqe>? {
-    guard let entry = io_uring_get_sqe(ring) else { return nil }
-    return entry
-  }
+  public override func nextEntry() -> UnsafeMutablePointer<io_uring_sqe>? { io_uring_get_sqe(ring) }
   public override func flush() -> UInt32 { curing_flush(ring) }
 
   public override func enter(toSubmit: UInt32, waitFor: UInt32, timeoutNs: UInt64?) -> Int32 {
@@ -139,5 +143,14 @@ public final class KernelRing: RingPort {
     let completion = RingCompletion(userData: entry.pointee.user_data, result: entry.pointee.res)
     io_uring_cqe_seen(ring, entry)
     return completion
+  }
+
+  public override func registerFileTable(count: UInt32) -> Int32 { io_uring_register_files_sparse(ring, count) }
+  public override func setFile(_ descriptor: Int32, at place: UInt32) -> Int32 {
+    var descriptor = descriptor
+    return io_uring_register_files_update(ring, place, &descriptor, 1)
+  }
+  public override func registerBuffers(_ buffers: [iovec]) -> Int32 {
+    io_uring_register_buffers(ring, buffers, UInt32(buffers.count))
   }
 }
