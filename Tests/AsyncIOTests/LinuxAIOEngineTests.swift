@@ -117,7 +117,7 @@ import Testing
     other.close()
   }
 
-  @Test func signalIsTakenSoAnIdleLoopHasNothingToDo() {
+  @Test func signalIsTakenSoTheLoopIsIdleAfterwards() {
     let operation = TestOperation(.read, sink: sink)
     engine.submit(operation.pointer)
     kernel.complete(4096)
