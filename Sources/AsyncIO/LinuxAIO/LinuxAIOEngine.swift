@@ -170,8 +170,9 @@ public final class LinuxAIOEngine: IOEngine {
 
   @inline(__always)
   private func start(_ operation: UnsafeMutablePointer<IOOperation>) {
-    // Behind those that wait, even if there is a block now: sequential streams reach the disk in order.
-    guard waiting.isEmpty && blocks.hasFree else {
+    // A free block means that nobody waits, since each goes to the next one as it is given back: sequential streams reach
+    // the disk in order.
+    guard blocks.hasFree else {
       waiting.append(operation)
       return
     }
