@@ -14,6 +14,12 @@ final class ScriptedKernel: RingPort {
     var flags: Int32
     var byteCount: Int
     var first: UnsafeMutableRawPointer?
+    var descriptor: Int32
+    /// The descriptor is a place in the table of files.
+    var isFixed: Bool
+    /// What an entry that cancels names.
+    var target: UInt64
+    var buffer: UInt16
   }
 
   private let entries: UnsafeMutablePointer<io_uring_sqe>
@@ -65,18 +71,35 @@ final class ScriptedKernel: RingPort {
   private func describe(_ entry: io_uring_sqe) -> Entry {
     var byteCount = 0
     var first: UnsafeMutableRawPointer?
-    if entry.opcode != UInt8(IORING_OP_FSYNC.rawValue) {
+    let hasIovecs = entry.opcode == UInt8(IORING_OP_READV.rawValue) || entry.opcode == UInt8(IORING_OP_WRITEV.rawValue)
+    if hasIovecs {
       let iovecs = UnsafePointer<iovec>(bitPattern: UInt(entry.addr))!
       for index in 0..<Int(entry.len) { byteCount += iovecs[index].iov_len }
       first = iovecs[0].iov_base
     }
     return Entry(
       opcode: entry.opcode, offset: entry.off, userData: entry.user_data, flags: Int32(entry.rw_flags),
-      byteCount: byteCount, first: first)
+      byteCount: byteCount, first: first, descriptor: entry.fd,
+      isFixed: entry.flags & UInt8(1 << IOSQE_FIXED_FILE_BIT) != 0, target: entry.addr, buffer: entry.buf_index)
   }
 
   override var hasCompletions: Bool { !completions.isEmpty }
   override func takeCompletion() -> RingCompletion? { completions.isEmpty ? nil : completions.removeFirst() }
+
+  /// What the table of files holds; nil where the kernel has none.
+  var files: [Int32]?
+  var hasFiles = true
+  var buffersAnswer: Int32 = 0
+  override func registerFileTable(count: UInt32) -> Int32 {
+    if !hasFiles { return -EINVAL }
+    files = Array(repeating: -1, count: Int(count))
+    return 0
+  }
+  override func setFile(_ descriptor: Int32, at place: UInt32) -> Int32 {
+    files?[Int(place)] = descriptor
+    return 1
+  }
+  override func registerBuffers(_ buffers: [iovec]) -> Int32 { buffersAnswer }
 
   /// Completes the oldest entry in the kernel.
   func complete(_ result: Int32, at index: Int = 0) {
