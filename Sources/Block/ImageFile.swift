@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import AsyncIO
 import CLinux
 import Glibc
 import HostSystem
@@ -41,8 +42,14 @@ public struct ImageFile: ~Copyable {
   private static let offsetCandidates = [512, 1024, 2048, 4096]
   private static let memoryCandidates = [4, 16, 64, 512, 4096]
 
+  /// What kind of file it is. Takes a few system calls.
+  public var facts: FileFacts { FileFacts(descriptor: descriptor.number, block: max(4096, alignment.offset)) }
+
   /// Opens and locks an image. Nothing is written.
-  public static func open(path: String, cache: CacheMode, readOnly: Bool) throws(ImageError) -> ImageFile {
+  /// - Parameter locks: false to look at an image that others may use, without keeping them from it.
+  public static func open(
+    path: String, cache: CacheMode, readOnly: Bool, locks: Bool = true
+  ) throws(ImageError) -> ImageFile {
     let direct = cache.isDirect ? clinux_O_DIRECT : 0
     let descriptor: OwnedDescriptor
     do {
@@ -55,7 +62,7 @@ public struct ImageFile: ~Copyable {
     _ = clinux_fcntl(descriptor.number, F_SETFL, Int(direct))
     let byteCount = try length(descriptor.number, path: path)
     if byteCount == 0 { throw .isEmpty(path: path) }
-    guard ImageLock.take(descriptor.number, forWriting: !readOnly) else {
+    if locks, !ImageLock.take(descriptor.number, forWriting: !readOnly) {
       throw .locked(path: path, forWriting: !readOnly)
     }
     let alignment = direct == 0 ? IOAlignment.none : probe(descriptor.number)

@@ -14,7 +14,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 const int clinux_O_DIRECT = O_DIRECT;
@@ -81,6 +83,13 @@ ssize_t clinux_preadv2(int fd, const struct iovec *iovecs, int count, off_t offs
 ssize_t clinux_pwritev2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags) {
   OR_ERRNO(pwritev2(fd, iovecs, count, offset, flags));
 }
+long clinux_file_system(int fd) {
+  struct statfs status;
+  if (fstatfs(fd, &status) < 0) return -errno;
+  return (long)(uint32_t)status.f_type;
+}
+unsigned clinux_major(unsigned long device) { return major(device); }
+unsigned clinux_minor(unsigned long device) { return minor(device); }
 int clinux_memfd_create(const char *name) { OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int clinux_ftruncate(int fd, off_t length) { OR_ERRNO(ftruncate(fd, length)); }
 int clinux_fallocate(int fd, int mode, off_t offset, off_t length) { OR_ERRNO(fallocate(fd, mode, offset, length)); }

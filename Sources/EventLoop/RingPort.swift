@@ -153,4 +153,11 @@ public final class KernelRing: RingPort {
   public override func registerBuffers(_ buffers: [iovec]) -> Int32 {
     io_uring_register_buffers(ring, buffers, UInt32(buffers.count))
   }
+
+  /// Whether the kernel knows an operation (IORING_REGISTER_PROBE).
+  public func knows(_ operation: io_uring_op) -> Bool {
+    guard let probe = io_uring_get_probe_ring(ring) else { return false }
+    defer { io_uring_free_probe(probe) }
+    return io_uring_opcode_supported(probe, Int32(operation.rawValue)) != 0
+  }
 }

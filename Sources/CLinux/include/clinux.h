@@ -45,6 +45,10 @@ int clinux_epoll_ctl(int epoll, int operation, int fd, uint32_t events, uint64_t
 int clinux_epoll_wait(int epoll, clinux_epoll_event *events, int count, uint64_t timeout_ns);
 ssize_t clinux_preadv2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags);
 ssize_t clinux_pwritev2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags);
+/// The file system's magic number (statfs), or a negative errno value.
+long clinux_file_system(int fd);
+unsigned clinux_major(unsigned long device);
+unsigned clinux_minor(unsigned long device);
 int clinux_memfd_create(const char *name);
 int clinux_ftruncate(int fd, off_t length);
 int clinux_fallocate(int fd, int mode, off_t offset, off_t length);
