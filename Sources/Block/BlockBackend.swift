@@ -40,7 +40,9 @@ public struct BlockConfiguration: Sendable {
 public struct BlockStatistics: Equatable, Sendable {
   /// Requests completed without error, by operation.
   public var reads: UInt64 = 0, writes: UInt64 = 0, flushes: UInt64 = 0
-  /// Bytes moved by them.
+  /// Discard and write-zeroes requests completed without error; a discard that the host did not take counts too.
+  public var discards: UInt64 = 0, zeroes: UInt64 = 0
+  /// Bytes moved by reads and writes.
   public var readBytes: UInt64 = 0, writtenBytes: UInt64 = 0
   /// Requests completed with an error.
   public var errors: UInt64 = 0
@@ -121,6 +123,7 @@ public final class BlockBackend {
     case .discard, .writeZeroes:
       guard isInRange(request) else { return refuse(request, -EINVAL) }
       guard !isReadOnly else { return refuse(request, -EPERM) }
+      if !writeCacheEnabled { request.pointee.forceUnitAccess = true }
     }
     driver.submit(request)
   }
@@ -165,7 +168,8 @@ public final class BlockBackend {
       statistics.writes += 1
       statistics.writtenBytes += request.pointee.byteCount
     case .flush: statistics.flushes += 1
-    case .discard, .writeZeroes: break
+    case .discard: statistics.discards += 1
+    case .writeZeroes: statistics.zeroes += 1
     }
   }
 

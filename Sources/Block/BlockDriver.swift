@@ -27,6 +27,12 @@ open class BlockDriver {
   open var logicalBlockBytes: Int { 512 }
   /// Unit that the disk writes without reading first, bytes.
   open var physicalBlockBytes: Int { 512 }
+  /// Whether discard requests are served; where they are not, they are answered with -EOPNOTSUPP.
+  open var supportsDiscard: Bool { false }
+  /// Whether write-zeroes requests are served; where they are not, they are answered with -EOPNOTSUPP.
+  open var supportsWriteZeroes: Bool { false }
+  /// Unit in which discarding frees anything, bytes, a power of two from `logicalBlockBytes`.
+  open var discardGranularityBytes: Int { logicalBlockBytes }
   /// Takes a request whose range lies in the disk.
   open func submit(_ request: UnsafeMutablePointer<BlockRequest>) {}
 }
@@ -42,6 +48,8 @@ public final class NullDriver: BlockDriver {
   }
 
   public override var byteCount: UInt64 { bytes }
+  public override var supportsDiscard: Bool { true }
+  public override var supportsWriteZeroes: Bool { true }
 
   public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     request.pointee.result = 0

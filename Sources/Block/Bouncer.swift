@@ -7,7 +7,7 @@ import Glibc
 /// Reads, and writes whose range is aligned, only need their data in a better place. A write of a part of a block needs
 /// the block read first, changed and written back whole. Nothing else may run meanwhile, or the write-back would undo
 /// what was written beside it: such a write waits until everything before it is done, and everything after it waits for
-/// it. Loop thread only; allocates, which is why guests do well to keep to the block size that the disk tells them.
+/// it. Zeroes come here with what `RangeServer` left of them: a part of a block at either end. Loop thread only; allocates, which is why guests do well to keep to the block size that the disk tells them.
 final class Bouncer {
   /// Requests on the detour at a time, so that no guest can make the host allocate more than that many windows.
   static let activeMax = 16
@@ -35,7 +35,7 @@ final class Bouncer {
   /// Starts what may start: something that others waited for is done.
   func pump() {
     while let request = first, !isExclusive {
-      let isDirect = driver.isAligned(request)
+      let isDirect = driver.isDirect(request)
       if !isDirect {
         if active.count == Self.activeMax { return }
         if driver.changesPartOfBlock(request) {
@@ -80,6 +80,9 @@ private final class BouncedRequest: IOCompletionSink {
   private let vector = UnsafeMutablePointer<iovec>.allocate(capacity: 1)
   /// First byte on the disk after the request's blocks.
   private let end: UInt64
+  private let isZeroes: Bool
+  /// Most bytes of this request's windows.
+  private let windowBytes: Int
   /// The window: first byte on the disk, and length.
   private var start: UInt64
   private var byteCount: Int
@@ -92,9 +95,13 @@ private final class BouncedRequest: IOCompletionSink {
     self.bouncer = bouncer
     self.driver = driver
     let unit = UInt64(driver.alignment.offset)
+    isZeroes = request.pointee.operation == .writeZeroes
     start = request.pointee.offset / unit * unit
     end = (request.pointee.offset + request.pointee.byteCount + unit - 1) / unit * unit
-    byteCount = Int(min(end - start, UInt64(Self.windowBytesMax)))
+    // Parts of blocks at the ends are all that is left of a range of zeroes.
+    if isZeroes && start == request.pointee.offset { start = driver.wholeBlocks(request).upperBound }
+    windowBytes = isZeroes ? Int(unit) : Self.windowBytesMax
+    byteCount = Int(min(end - start, UInt64(windowBytes)))
     buffer = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: max(driver.alignment.memory, 16))
     super.init()
     operation.initialize(to: IOOperation())
@@ -116,7 +123,7 @@ private final class BouncedRequest: IOCompletionSink {
   /// Serves the window.
   func serveWindow() {
     if request.pointee.operation == .write && data.count == byteCount {
-      copy(toGuest: false)
+      fill()
       transfer(.write)
     } else {
       transfer(.read)
@@ -142,16 +149,22 @@ private final class BouncedRequest: IOCompletionSink {
       return
     }
     if operation.pointee.opcode == .read {
-      let isRead = request.pointee.operation == .read
-      copy(toGuest: isRead)
-      if !isRead {
+      if request.pointee.operation != .read {
+        fill()
         transfer(.write)
         return
       }
+      copy(toGuest: true)
     }
     start += UInt64(byteCount)
-    byteCount = Int(min(end - start, UInt64(Self.windowBytesMax)))
+    if isZeroes { start = max(start, driver.wholeBlocks(request).upperBound) }
+    byteCount = Int(min(end - start, UInt64(windowBytes)))
     if byteCount > 0 { serveWindow() } else { bouncer.done(self, 0) }
+  }
+
+  /// Puts the request's data into the window.
+  private func fill() {
+    if isZeroes { memset(buffer + data.lowerBound, 0, data.count) } else { copy(toGuest: false) }
   }
 
   /// Copies the request's part of the window, and steps on in the scatter list.

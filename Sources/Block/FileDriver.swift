@@ -7,16 +7,22 @@ import HostSystem
 /// A raw image: the disk's byte N is the file's byte N.
 ///
 /// Requests go to the engine as they are, from and to guest memory. With O_DIRECT those that miss the file's alignment
-/// take a detour through an aligned buffer (`BouncedRequest`), off the hot path.
+/// take a detour through an aligned buffer (`Bouncer`), off the hot path; discard and write-zeroes are `RangeServer`'s.
 public final class FileDriver: BlockDriver {
   private let image: ImageFile
   let engine: IOEngine
   let alignment: IOAlignment
   let descriptor: Int32
   private let sink = Sink()
-  private lazy var bouncer = Bouncer(driver: self)
-  /// Requests that the engine has, bounced ones not included.
-  private(set) var directInFlight = 0
+  private(set) lazy var bouncer = Bouncer(driver: self)
+  private lazy var ranges = RangeServer(driver: self)
+  private let makeCompanion: EngineMaker?
+  private var companion: IOEngine?
+  /// Requests that an engine has, bounced ones not included.
+  var directInFlight = 0
+
+  /// Makes an engine on a loop, on the loop's thread.
+  public typealias EngineMaker = (EventLoop) throws(SystemError) -> IOEngine
 
   private final class Sink: IOCompletionSink {
     unowned(unsafe) var driver: FileDriver!
@@ -24,8 +30,14 @@ public final class FileDriver: BlockDriver {
   }
 
   /// Serves `image` by `engine`.
+  /// - Parameter companion: makes the engine for what `engine` does not support (discard and write-zeroes, with engines
+  ///   that only read and write), when it is first needed. Without one such a discard is answered with EOPNOTSUPP, and
+  ///   zeroes are written.
   /// - Parameter alignment: what requests must keep to, where it is to be stricter than the file itself wants.
-  public init(image: consuming ImageFile, engine: IOEngine, alignment: IOAlignment? = nil) {
+  public init(
+    image: consuming ImageFile, engine: IOEngine, companion: EngineMaker? = nil, alignment: IOAlignment? = nil
+  ) {
+    makeCompanion = companion
     self.alignment = alignment ?? image.alignment
     descriptor = image.descriptor.number
     self.image = image
@@ -46,17 +58,20 @@ public final class FileDriver: BlockDriver {
     case .flush:
       request.pointee.io.opcode = .flush
       return start(request)
-    case .discard, .writeZeroes:
-      request.pointee.result = -EOPNOTSUPP
-      return completeLater(request)
+    case .discard: request.pointee.io.opcode = .discard
+    case .writeZeroes: request.pointee.io.opcode = .writeZeroes
     }
-    if alignment != .none, bouncer.isBusy || !isAligned(request) { return bouncer.submit(request) }
+    if alignment != .none, bouncer.isBusy || !isDirect(request) { return bouncer.submit(request) }
     start(request)
   }
 
-  /// Hands a request that needs no detour to the engine; `io.opcode` is set.
+  public override var supportsDiscard: Bool { engine.supports(.discard) || makeCompanion != nil }
+  public override var supportsWriteZeroes: Bool { true }
+
+  /// Starts a request that needs no detour; `io.opcode` is set.
   @inline(__always)
   func start(_ request: UnsafeMutablePointer<BlockRequest>) {
+    if request.pointee.operation.isRange { return ranges.serve(request) }
     request.pointee.io.forceUnitAccess = request.pointee.forceUnitAccess
     request.pointee.io.descriptor = descriptor
     request.pointee.io.offset = request.pointee.offset
@@ -71,8 +86,14 @@ public final class FileDriver: BlockDriver {
 
   private func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
     guard let context = operation.pointee.context else { return }
+    finishDirect(context.assumingMemoryBound(to: BlockRequest.self), operation.pointee.result)
+  }
+
+  /// A request that took no detour is done.
+  @inline(__always)
+  func finishDirect(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {
     directInFlight -= 1
-    finish(context.assumingMemoryBound(to: BlockRequest.self), operation.pointee.result)
+    finish(request, result)
     if alignment != .none && directInFlight == 0 { bouncer.pump() }
   }
 
@@ -82,8 +103,28 @@ public final class FileDriver: BlockDriver {
     complete(request)
   }
 
-  /// Whether direct I/O takes the request as it is.
-  func isAligned(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
+  /// The engine that does such operations: the companion for what the other one does not do; nil where there is none.
+  func engine(for opcode: IOOpcode) -> IOEngine? {
+    if engine.supports(opcode) { return engine }
+    if companion == nil, let makeCompanion { companion = try? makeCompanion(engine.loop) }
+    guard let companion, companion.supports(opcode) else { return nil }
+    return companion
+  }
+
+  // MARK: Alignment
+
+  /// Whether the request needs no detour in the step that it has come to.
+  func isDirect(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
+    switch request.pointee.operation {
+    case .read, .write: isAligned(request)
+    case .flush, .discard: true
+    // Whole blocks first (`RangeServer`), then, as a write, what is left at the ends.
+    case .writeZeroes: request.pointee.io.opcode == .writeZeroes
+    }
+  }
+
+  /// Whether direct I/O takes a read or a write as it is.
+  private func isAligned(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
     let unit = UInt64(alignment.offset - 1)
     if (request.pointee.offset | request.pointee.byteCount) & unit != 0 { return false }
     guard let iovecs = request.pointee.iovecs else { return true }
@@ -95,9 +136,21 @@ public final class FileDriver: BlockDriver {
     return true
   }
 
-  /// Whether a write covers some block only in part.
+  /// Whether a request writes some block only in part.
   func changesPartOfBlock(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
-    request.pointee.operation == .write
-      && (request.pointee.offset | request.pointee.byteCount) & UInt64(alignment.offset - 1) != 0
+    request.pointee.operation != .read && !isWholeBlocks(request)
+  }
+
+  /// Whether a request's range begins and ends between blocks.
+  func isWholeBlocks(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
+    (request.pointee.offset | request.pointee.byteCount) & UInt64(alignment.offset - 1) == 0
+  }
+
+  /// The blocks that lie wholly in a request's range, as bytes on the disk.
+  func wholeBlocks(_ request: UnsafeMutablePointer<BlockRequest>) -> Range<UInt64> {
+    let unit = UInt64(alignment.offset)
+    let start = (request.pointee.offset + unit - 1) / unit * unit
+    let end = (request.pointee.offset + request.pointee.byteCount) / unit * unit
+    return start..<max(start, end)
   }
 }
