@@ -97,6 +97,12 @@ public final class BlockBackend {
   public var logicalBlockBytes: Int { driver.logicalBlockBytes }
   /// Unit that the disk writes at its best, bytes.
   public var physicalBlockBytes: Int { driver.physicalBlockBytes }
+  /// Whether discard requests are served.
+  public var supportsDiscard: Bool { driver.supportsDiscard }
+  /// Whether write-zeroes requests are served.
+  public var supportsWriteZeroes: Bool { driver.supportsWriteZeroes }
+  /// Unit in which discarding frees anything, bytes.
+  public var discardGranularityBytes: Int { max(driver.discardGranularityBytes, driver.logicalBlockBytes) }
   /// What `writeCacheEnabled` is until a guest changes it.
   public var writeCacheDefault: Bool { cache.hasWriteCache }
 

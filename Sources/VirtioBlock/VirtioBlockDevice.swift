@@ -86,6 +86,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       Feature.segMax | Feature.blkSize | Feature.flush | Feature.topology | Feature.configWCE
       | Feature.indirectDescriptors | Feature.eventIndex | Feature.version1
     if backend.isReadOnly { features |= Feature.readOnly }
+    if backend.supportsDiscard && !backend.isReadOnly { features |= Feature.discard }
+    if backend.supportsWriteZeroes && !backend.isReadOnly { features |= Feature.writeZeroes }
     if options.queueCount > 1 { features |= Feature.multiQueue }
     offeredFeatures = features
     super.init(name: name, address: address, identity: .virtioBlock)
@@ -143,6 +145,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     let rings = queueRegisters.map { queue in queue.isEnabled ? makeRing(queue) : nil }
     let context = VirtioBlkContext(
       capacitySectors: backend.byteCount / Limit.sectorBytes, isReadOnly: backend.isReadOnly,
+      hasDiscard: negotiated(Feature.discard), hasWriteZeroes: negotiated(Feature.writeZeroes),
       serial: serialWords(backend.serial))
     let expected = resetCount.load(ordering: .relaxed)
     backend.loop.execute { [self] in startOnLoop(rings, context, expected) }
