@@ -133,7 +133,7 @@ private final class BouncedRequest: IOCompletionSink {
   private func transfer(_ opcode: IOOpcode) {
     vector.initialize(to: iovec(iov_base: buffer, iov_len: byteCount))
     operation.pointee.opcode = opcode
-    operation.pointee.forceUnitAccess = opcode == .write && request.pointee.forceUnitAccess
+    operation.pointee.forceUnitAccess = opcode == .write && request.pointee.forceUnitAccess && driver.hasNativeFUA
     operation.pointee.descriptor = driver.descriptor
     operation.pointee.offset = start
     operation.pointee.iovecs = vector
@@ -144,7 +144,7 @@ private final class BouncedRequest: IOCompletionSink {
   }
 
   override func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
-    guard operation.pointee.result == 0 else {
+    guard operation.pointee.result == 0 && operation.pointee.opcode != .flush else {
       bouncer.done(self, operation.pointee.result)
       return
     }
@@ -159,7 +159,14 @@ private final class BouncedRequest: IOCompletionSink {
     start += UInt64(byteCount)
     if isZeroes { start = max(start, driver.wholeBlocks(request).upperBound) }
     byteCount = Int(min(end - start, UInt64(windowBytes)))
-    if byteCount > 0 { serveWindow() } else { bouncer.done(self, 0) }
+    if byteCount > 0 {
+      serveWindow()
+    } else if request.pointee.operation != .read && request.pointee.forceUnitAccess && !driver.hasNativeFUA {
+      operation.pointee.opcode = .flush
+      driver.engine.submit(operation)
+    } else {
+      bouncer.done(self, 0)
+    }
   }
 
   /// Puts the request's data into the window.

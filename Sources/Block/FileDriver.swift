@@ -13,8 +13,11 @@ public final class FileDriver: BlockDriver {
   let engine: IOEngine
   let alignment: IOAlignment
   let descriptor: Int32
+  /// Whether the engine's durable writes need no flush after them.
+  let hasNativeFUA: Bool
   private let sink = Sink()
   private(set) lazy var bouncer = Bouncer(driver: self)
+  private lazy var durableWrites = DurableWrites(driver: self)
   private lazy var ranges = RangeServer(driver: self)
   private let makeCompanion: EngineMaker?
   private var companion: IOEngine?
@@ -42,6 +45,7 @@ public final class FileDriver: BlockDriver {
     descriptor = image.descriptor.number
     self.image = image
     self.engine = engine
+    hasNativeFUA = engine.hasNativeFUA
     super.init()
     sink.driver = self
   }
@@ -81,6 +85,7 @@ public final class FileDriver: BlockDriver {
     request.pointee.io.sink = Unmanaged.passUnretained(sink)
     request.pointee.io.context = UnsafeMutableRawPointer(request)
     directInFlight += 1
+    if request.pointee.forceUnitAccess && !hasNativeFUA { durableWrites.prepare(request) }
     withUnsafeMutablePointer(to: &request.pointee.io) { engine.submit($0) }
   }
 

@@ -25,6 +25,8 @@ final class ScriptedEngine: IOEngine {
   /// The answer to an operation, delivered in the next round of the loop; nil holds it.
   var answer: (UnsafeMutablePointer<IOOperation>) -> Int32? = { _ in nil }
   var unsupported: Set<IOOpcode> = []
+  var fuaIsNative = true
+  override var hasNativeFUA: Bool { fuaIsNative }
   var opcodes: [IOOpcode] { log.map(\.opcode) }
 
   init(loop: EventLoop) { super.init(deliveringOn: loop) }
