@@ -31,6 +31,8 @@ public struct BlockConfiguration: Sendable {
   public var isReadOnly = false
   /// What the guest reads as serial number.
   public var serial = ""
+  /// Requests of a batch that continue each other go to the host as one.
+  public var merge = true
 
   /// A writable disk with the default cache mode and no serial number.
   public init() {}
@@ -46,6 +48,8 @@ public struct BlockStatistics: Equatable, Sendable {
   public var readBytes: UInt64 = 0, writtenBytes: UInt64 = 0
   /// Requests completed with an error.
   public var errors: UInt64 = 0
+  /// Requests that went to the host as a part of another one.
+  public var merged: UInt64 = 0
 }
 
 /// A disk as devices see it: checks, write-cache policy, statistics and draining, in front of one driver.
@@ -68,7 +72,12 @@ public final class BlockBackend {
   /// Requests submitted and not completed.
   public private(set) var inFlight = 0
   /// What has been done so far.
-  public private(set) var statistics = BlockStatistics()
+  public var statistics: BlockStatistics {
+    var all = counts
+    all.merged = driver.mergedRequestCount
+    return all
+  }
+  private var counts = BlockStatistics()
   // Written by a vCPU thread under the machine lock when a guest toggles its write cache, read by the loop.
   private let writeCache: Atomic<Bool>
   // The same object twice: owned here, and unmanaged for the hot path, which counts no references.
@@ -163,19 +172,19 @@ public final class BlockBackend {
   @inline(__always)
   private func count(_ request: UnsafeMutablePointer<BlockRequest>) {
     if request.pointee.result != 0 {
-      statistics.errors += 1
+      counts.errors += 1
       return
     }
     switch request.pointee.operation {
     case .read:
-      statistics.reads += 1
-      statistics.readBytes += request.pointee.byteCount
+      counts.reads += 1
+      counts.readBytes += request.pointee.byteCount
     case .write:
-      statistics.writes += 1
-      statistics.writtenBytes += request.pointee.byteCount
-    case .flush: statistics.flushes += 1
-    case .discard: statistics.discards += 1
-    case .writeZeroes: statistics.zeroes += 1
+      counts.writes += 1
+      counts.writtenBytes += request.pointee.byteCount
+    case .flush: counts.flushes += 1
+    case .discard: counts.discards += 1
+    case .writeZeroes: counts.zeroes += 1
     }
   }
 

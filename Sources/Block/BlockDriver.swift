@@ -33,6 +33,8 @@ open class BlockDriver {
   open var supportsWriteZeroes: Bool { false }
   /// Unit in which discarding frees anything, bytes, a power of two from `logicalBlockBytes`.
   open var discardGranularityBytes: Int { logicalBlockBytes }
+  /// Requests that went to the host as a part of another one, since the driver was made.
+  open var mergedRequestCount: UInt64 { 0 }
   /// Takes a request whose range lies in the disk.
   open func submit(_ request: UnsafeMutablePointer<BlockRequest>) {}
 }

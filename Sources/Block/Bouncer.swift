@@ -140,7 +140,7 @@ private final class BouncedRequest: IOCompletionSink {
     operation.pointee.iovecCount = 1
     operation.pointee.byteCount = byteCount
     operation.pointee.sink = Unmanaged.passUnretained(self)
-    driver.engine.submit(operation)
+    driver.carry(operation)
   }
 
   override func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
@@ -163,7 +163,7 @@ private final class BouncedRequest: IOCompletionSink {
       serveWindow()
     } else if request.pointee.operation != .read && request.pointee.forceUnitAccess && !driver.hasNativeFUA {
       operation.pointee.opcode = .flush
-      driver.engine.submit(operation)
+      driver.carry(operation)
     } else {
       bouncer.done(self, 0)
     }

@@ -18,7 +18,7 @@ final class DurableWrites: IOCompletionSink {
     guard let context = operation.pointee.context else { return }
     if operation.pointee.opcode == .write && operation.pointee.result == 0 {
       operation.pointee.opcode = .flush
-      driver.engine.submit(operation)
+      driver.carry(operation)
     } else {
       driver.finishDirect(context.assumingMemoryBound(to: BlockRequest.self), operation.pointee.result)
     }

@@ -19,6 +19,9 @@ public final class FileDriver: BlockDriver {
   private(set) lazy var bouncer = Bouncer(driver: self)
   private lazy var durableWrites = DurableWrites(driver: self)
   private lazy var ranges = RangeServer(driver: self)
+  // The same object twice: owned here, and unmanaged for the hot path.
+  private var merger: RequestMerger?
+  private var mergerReference: Unmanaged<RequestMerger>?
   private let makeCompanion: EngineMaker?
   private var companion: IOEngine?
   /// Requests that an engine has, bounced ones not included.
@@ -37,8 +40,10 @@ public final class FileDriver: BlockDriver {
   ///   that only read and write), when it is first needed. Without one such a discard is answered with EOPNOTSUPP, and
   ///   zeroes are written.
   /// - Parameter alignment: what requests must keep to, where it is to be stricter than the file itself wants.
+  /// - Parameter merge: whether requests of a batch that continue each other go as one (`BlockConfiguration.merge`).
   public init(
-    image: consuming ImageFile, engine: IOEngine, companion: EngineMaker? = nil, alignment: IOAlignment? = nil
+    image: consuming ImageFile, engine: IOEngine, companion: EngineMaker? = nil, alignment: IOAlignment? = nil,
+    merge: Bool = true
   ) {
     makeCompanion = companion
     self.alignment = alignment ?? image.alignment
@@ -48,6 +53,11 @@ public final class FileDriver: BlockDriver {
     hasNativeFUA = engine.hasNativeFUA
     super.init()
     sink.driver = self
+    if merge {
+      let new = RequestMerger(driver: self, engine: engine)
+      merger = new
+      mergerReference = Unmanaged.passUnretained(new)
+    }
   }
 
   /// Whole blocks of the image: a part of a block at its end cannot be written without making the file longer.
@@ -86,8 +96,20 @@ public final class FileDriver: BlockDriver {
     request.pointee.io.context = UnsafeMutableRawPointer(request)
     directInFlight += 1
     if request.pointee.forceUnitAccess && !hasNativeFUA { durableWrites.prepare(request) }
-    withUnsafeMutablePointer(to: &request.pointee.io) { engine.submit($0) }
+    guard let mergerReference else {
+      withUnsafeMutablePointer(to: &request.pointee.io) { engine.submit($0) }
+      return
+    }
+    mergerReference._withUnsafeGuaranteedRef { $0.submit(request) }
   }
+
+  /// Hands over an operation that takes no part in merging, behind everything that came before it.
+  func carry(_ operation: UnsafeMutablePointer<IOOperation>, by other: IOEngine? = nil) {
+    merger?.closeRun()
+    (other ?? engine).submit(operation)
+  }
+
+  public override var mergedRequestCount: UInt64 { merger?.mergedCount ?? 0 }
 
   private func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
     guard let context = operation.pointee.context else { return }
@@ -99,6 +121,14 @@ public final class FileDriver: BlockDriver {
   func finishDirect(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {
     directInFlight -= 1
     finish(request, result)
+    if alignment != .none && directInFlight == 0 { bouncer.pump() }
+  }
+
+  /// A request that took no detour is done without error, and is delivered at the end of the batch.
+  func finishDirectLater(_ request: UnsafeMutablePointer<BlockRequest>) {
+    directInFlight -= 1
+    request.pointee.result = 0
+    completeLater(request)
     if alignment != .none && directInFlight == 0 { bouncer.pump() }
   }
 

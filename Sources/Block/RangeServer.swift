@@ -59,7 +59,7 @@ final class RangeServer: IOCompletionSink {
   private func discard(_ request: UnsafeMutablePointer<BlockRequest>) {
     guard let engine = driver.engine(for: .discard) else { return leave(request, -EOPNOTSUPP) }
     guard mayPunch else { return leave(request, 0) }
-    withUnsafeMutablePointer(to: &request.pointee.io) { engine.submit($0) }
+    withUnsafeMutablePointer(to: &request.pointee.io) { driver.carry($0, by: engine) }
   }
 
   /// Zeroes what is left of the whole blocks in the best way that has not failed. What must stay allocated is never
@@ -69,7 +69,7 @@ final class RangeServer: IOCompletionSink {
     guard request.pointee.io.mayUnmap || mayZeroRange, let engine = driver.engine(for: .writeZeroes) else {
       return waitToWriteZeroes(request)
     }
-    withUnsafeMutablePointer(to: &request.pointee.io) { engine.submit($0) }
+    withUnsafeMutablePointer(to: &request.pointee.io) { driver.carry($0, by: engine) }
   }
 
   override func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
@@ -103,7 +103,7 @@ final class RangeServer: IOCompletionSink {
   private func wholeBlocksDone(_ request: UnsafeMutablePointer<BlockRequest>) {
     guard request.pointee.forceUnitAccess else { return durable(request) }
     request.pointee.io.opcode = .flush
-    withUnsafeMutablePointer(to: &request.pointee.io) { driver.engine.submit($0) }
+    withUnsafeMutablePointer(to: &request.pointee.io) { driver.carry($0) }
   }
 
   private func durable(_ request: UnsafeMutablePointer<BlockRequest>) {
@@ -166,7 +166,7 @@ final class RangeServer: IOCompletionSink {
     request.pointee.io.byteCount = count
     request.pointee.io.iovecs = zeroList
     request.pointee.io.iovecCount = Int32(entries)
-    withUnsafeMutablePointer(to: &request.pointee.io) { driver.engine.submit($0) }
+    withUnsafeMutablePointer(to: &request.pointee.io) { driver.carry($0) }
   }
 
   private func zeroesWritten(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {

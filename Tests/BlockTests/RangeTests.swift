@@ -44,7 +44,7 @@ import Testing
   }
 
   @Test(arguments: notTaken) func zeroesAreWrittenWhereTheFileCannotZeroARange(error: Int32) throws {
-    let original = TemporaryFile.pattern(4 << 20)
+    let original = [UInt8](repeating: 7, count: 4 << 20)
     let file = try TemporaryFile(original)
     let kit = try ScriptKit(file)
     kit.engine.actOnFile { $0.pointee.opcode == .writeZeroes ? error : nil }
@@ -86,7 +86,7 @@ import Testing
   }
 
   @Test func zeroesWrittenByHandServeOneRequestAfterTheOtherAndAllOfThem() throws {
-    let file = try TemporaryFile(TemporaryFile.pattern(4 << 20))
+    let file = try TemporaryFile([UInt8](repeating: 7, count: 4 << 20))
     let kit = try ScriptKit(file)
     kit.engine.actOnFile { $0.pointee.opcode == .writeZeroes ? -EOPNOTSUPP : nil }
     kit.submit(

@@ -88,6 +88,7 @@ final class ScriptKit {
 
   init(
     _ file: TemporaryFile, cache: CacheMode = .writeback, alignment: IOAlignment? = nil, hasCompanion: Bool = false,
+    merge: Bool = true,
     set: (ScriptedEngine) -> Void = { _ in }
   ) throws {
     loop = try EventLoop(name: "test")
@@ -97,7 +98,8 @@ final class ScriptKit {
     let made = Made()
     driver = FileDriver(
       image: image, engine: engine,
-      companion: hasCompanion ? { (loop) throws(SystemError) in made.make(loop) } : nil, alignment: alignment)
+      companion: hasCompanion ? { (loop) throws(SystemError) in made.make(loop) } : nil, alignment: alignment,
+      merge: merge)
     var configuration = BlockConfiguration()
     configuration.cache = cache
     backend = BlockBackend(driver: driver, loop: loop, configuration: configuration)
