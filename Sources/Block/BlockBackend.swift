@@ -56,9 +56,7 @@ public struct BlockStatistics: Equatable, Sendable {
 ///
 /// Belongs to its loop's thread. A request that was submitted is completed exactly once through its client, never from
 /// inside `submit`.
-public final class BlockBackend {
-  /// The loop that requests run on.
-  public let loop: EventLoop
+public final class BlockBackend: BlockDriverOwner {
   /// Where the bytes are; the backend owns it.
   public let driver: BlockDriver
   /// Usable length in bytes: whole sectors of 512. The tail of an image of another length cannot be reached.
@@ -90,13 +88,13 @@ public final class BlockBackend {
   /// Puts a backend in front of `driver`.
   public init(driver: BlockDriver, loop: EventLoop, configuration: BlockConfiguration) {
     self.driver = driver
-    self.loop = loop
     byteCount = driver.byteCount - driver.byteCount % Self.sectorBytes
     isReadOnly = configuration.isReadOnly
     cache = configuration.cache
     serial = configuration.serial
     writeCache = Atomic(configuration.cache.hasWriteCache)
-    driver.backendReference = Unmanaged.passUnretained(self)
+    super.init(loop: loop)
+    driver.ownerReference = Unmanaged.passUnretained(self)
     let list = CompletionList(backend: self)
     completions = list
     completionsReference = Unmanaged.passUnretained(list)
@@ -155,13 +153,11 @@ public final class BlockBackend {
     completeLater(request)
   }
 
-  /// Takes a request whose `result` is known already, and completes it at the end of the batch. For drivers; loop thread.
-  public func completeLater(_ request: UnsafeMutablePointer<BlockRequest>) {
+  public override func completeLater(_ request: UnsafeMutablePointer<BlockRequest>) {
     completionsReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.append(request) }
   }
 
-  /// The driver has finished a request; `request.result` is set. Called by the driver, never from inside its `submit`.
-  public func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
+  public override func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
     inFlight -= 1
     count(request)
     // A device sets the flag anew or leaves it to the write-cache policy.
@@ -191,6 +187,8 @@ public final class BlockBackend {
   /// Runs the loop until nothing is in flight. Loop thread, in nested rounds; what clients submit meanwhile is waited for
   /// as well, so they are paused first.
   public func drain() {
+    driver.drainBegins()
     while inFlight > 0 { loop.runOnce(mayBlock: true) }
+    driver.drainEnds()
   }
 }
