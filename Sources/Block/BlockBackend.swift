@@ -4,58 +4,10 @@ import EventLoop
 import Glibc
 import Synchronization
 
-/// How host caches are used for a disk, with QEMU's names and meanings.
-public enum CacheMode: String, CaseIterable, Sendable {
-  /// O_DIRECT, and the guest sees a disk with a volatile write cache.
-  case none
-  /// The host's page cache, and a disk with a volatile write cache. The default.
-  case writeback
-  /// The host's page cache; every write is durable when it completes.
-  case writethrough
-  /// O_DIRECT; every write is durable when it completes.
-  case directsync
-  /// The host's page cache; flushes do nothing. Data is lost when the host fails.
-  case unsafe
-
-  /// Whether the host's page cache is bypassed.
-  public var isDirect: Bool { self == .none || self == .directsync }
-  /// Whether writes may be volatile until a flush.
-  public var hasWriteCache: Bool { self != .writethrough && self != .directsync }
-}
-
-/// What a user says of a disk, beside where its bytes are.
-public struct BlockConfiguration: Sendable {
-  /// How host caches are used.
-  public var cache = CacheMode.writeback
-  /// The guest may only read.
-  public var isReadOnly = false
-  /// What the guest reads as serial number.
-  public var serial = ""
-  /// Requests of a batch that continue each other go to the host as one.
-  public var merge = true
-
-  /// A writable disk with the default cache mode and no serial number.
-  public init() {}
-}
-
-/// Counts of a backend since it was made.
-public struct BlockStatistics: Equatable, Sendable {
-  /// Requests completed without error, by operation.
-  public var reads: UInt64 = 0, writes: UInt64 = 0, flushes: UInt64 = 0
-  /// Discard and write-zeroes requests completed without error; a discard that the host did not take counts too.
-  public var discards: UInt64 = 0, zeroes: UInt64 = 0
-  /// Bytes moved by reads and writes.
-  public var readBytes: UInt64 = 0, writtenBytes: UInt64 = 0
-  /// Requests completed with an error.
-  public var errors: UInt64 = 0
-  /// Requests that went to the host as a part of another one.
-  public var merged: UInt64 = 0
-}
-
 /// A disk as devices see it: checks, write-cache policy, statistics and draining, in front of one driver.
 ///
-/// Belongs to its loop's thread. A request that was submitted is completed exactly once through its client, never from
-/// inside `submit`.
+/// Belongs to its loop's thread, where nothing else is said. A request that was submitted is completed exactly once through
+/// its client, never from inside `submit`.
 public final class BlockBackend: BlockDriverOwner {
   /// Where the bytes are; the backend owns it.
   public let driver: BlockDriver
@@ -67,7 +19,7 @@ public final class BlockBackend: BlockDriverOwner {
   public let cache: CacheMode
   /// What the guest reads as serial number.
   public let serial: String
-  /// Requests submitted and not completed.
+  /// Requests submitted and not completed, kept ones included.
   public private(set) var inFlight = 0
   /// What has been done so far.
   public var statistics: BlockStatistics {
@@ -76,6 +28,14 @@ public final class BlockBackend: BlockDriverOwner {
     return all
   }
   private var counts = BlockStatistics()
+  /// What becomes of requests that fail.
+  let readErrorPolicy: ErrorPolicy
+  let writeErrorPolicy: ErrorPolicy
+  /// Told, on the loop, that a request has failed under a policy that stops the machine: what it was and the errno value,
+  /// positive. Once, until `resume` or `reportStopped`. While nobody listens, such errors are reported to the guest.
+  public var onStop: ((BlockOperation, Int32) -> Void)?
+  /// Requests that failed and wait for `resume`, in the order in which they failed.
+  var stopped = RequestQueue()
   // Written by a vCPU thread under the machine lock when a guest toggles its write cache, read by the loop.
   private let writeCache: Atomic<Bool>
   // The same object twice: owned here, and unmanaged for the hot path, which counts no references.
@@ -92,6 +52,8 @@ public final class BlockBackend: BlockDriverOwner {
     isReadOnly = configuration.isReadOnly
     cache = configuration.cache
     serial = configuration.serial
+    readErrorPolicy = configuration.readErrorPolicy
+    writeErrorPolicy = configuration.writeErrorPolicy
     writeCache = Atomic(configuration.cache.hasWriteCache)
     super.init(loop: loop)
     driver.ownerReference = Unmanaged.passUnretained(self)
@@ -141,6 +103,9 @@ public final class BlockBackend: BlockDriverOwner {
     driver.submit(request)
   }
 
+  /// Hands a request on that has been in flight and passed the checks.
+  func resubmit(_ request: UnsafeMutablePointer<BlockRequest>) { driver.submit(request) }
+
   @inline(__always)
   private func isInRange(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
     request.pointee.offset <= byteCount && request.pointee.byteCount <= byteCount - request.pointee.offset
@@ -150,6 +115,7 @@ public final class BlockBackend: BlockDriverOwner {
   @inline(never)
   private func refuse(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {
     request.pointee.result = result
+    request.pointee.isAnswered = result != 0
     completeLater(request)
   }
 
@@ -158,6 +124,7 @@ public final class BlockBackend: BlockDriverOwner {
   }
 
   public override func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
+    if request.pointee.result != 0 && keepsFailed(request) { return }
     inFlight -= 1
     count(request)
     // A device sets the flag anew or leaves it to the write-cache policy.
@@ -184,11 +151,14 @@ public final class BlockBackend: BlockDriverOwner {
     }
   }
 
-  /// Runs the loop until nothing is in flight. Loop thread, in nested rounds; what clients submit meanwhile is waited for
-  /// as well, so they are paused first.
+  /// Runs the loop until the driver has no request. Loop thread, in nested rounds; what clients submit meanwhile is waited
+  /// for as well, so they are paused first. Requests that are kept here are not waited for.
   public func drain() {
     driver.drainBegins()
-    while inFlight > 0 { loop.runOnce(mayBlock: true) }
+    while inFlight > keptCount { loop.runOnce(mayBlock: true) }
     driver.drainEnds()
   }
+
+  /// Requests in flight that the driver does not have: they wait for `resume`.
+  public var keptCount: Int { stopped.count }
 }

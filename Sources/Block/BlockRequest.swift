@@ -45,6 +45,8 @@ public struct BlockRequest {
   public var slot: Int32 = 0
   /// 0, or a negative errno value; valid when `completed` is called.
   public var result: Int32 = 0
+  /// `result` is the block layer's own answer, which no error policy changes.
+  var isAnswered = false
   /// Who hears of the completion. Not retained: the device drains before it goes away.
   public var client: Unmanaged<BlockClient>?
   /// Links the block layer's lists while the request is lent.

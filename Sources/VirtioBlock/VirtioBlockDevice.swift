@@ -196,6 +196,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   private func stopOnLoop() {
     queues.forEach { $0.stop() }
+    // Requests that wait for the machine to go on would keep the device from becoming quiet.
+    backend.reportStopped()
     queueBecameQuiet()
   }
 
