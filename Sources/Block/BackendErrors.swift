@@ -17,6 +17,7 @@ extension BlockBackend {
     guard policy.stops(on: code), let onStop else { return false }
     let isFirst = stopped.isEmpty
     stopped.append(request)
+    if isInternal(request) { settling.isStopped = true }
     if isFirst { onStop(request.pointee.operation, code) }
     return true
   }
@@ -26,13 +27,21 @@ extension BlockBackend {
   /// A flush that failed is tried again as well, as QEMU does it; what the kernel dropped after the failure is not written
   /// by that, so `report` is the safer policy for files on disks that fail.
   public func resume() {
+    settling.isStopped = false
     var all = stopped.takeAll()
-    while let request = all.takeFirst() { resubmit(request) }
+    if pauseDepth > 0 {
+      // Before what came later.
+      all.append(all: held.takeAll())
+      held = all
+    } else {
+      submitAll(&all)
+    }
   }
 
   /// Gives the requests that stopped the machine back to their clients with the errors that they had: the machine does not
   /// go on with them (a reset, the end).
   public func reportStopped() {
+    settling.isStopped = false
     var all = stopped.takeAll()
     while let request = all.takeFirst() {
       request.pointee.isAnswered = true

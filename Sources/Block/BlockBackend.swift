@@ -7,7 +7,7 @@ import Synchronization
 /// A disk as devices see it: checks, write-cache policy, statistics and draining, in front of one driver.
 ///
 /// Belongs to its loop's thread, where nothing else is said. A request that was submitted is completed exactly once through
-/// its client, never from inside `submit`.
+/// its client, never from inside `submit`. `move` takes it to another loop.
 public final class BlockBackend: BlockDriverOwner {
   /// Where the bytes are; the backend owns it.
   public let driver: BlockDriver
@@ -20,14 +20,14 @@ public final class BlockBackend: BlockDriverOwner {
   /// What the guest reads as serial number.
   public let serial: String
   /// Requests submitted and not completed, kept ones included.
-  public private(set) var inFlight = 0
+  public internal(set) var inFlight = 0
   /// What has been done so far.
   public var statistics: BlockStatistics {
     var all = counts
     all.merged = driver.mergedRequestCount
     return all
   }
-  private var counts = BlockStatistics()
+  var counts = BlockStatistics()
   /// What becomes of requests that fail.
   let readErrorPolicy: ErrorPolicy
   let writeErrorPolicy: ErrorPolicy
@@ -36,11 +36,23 @@ public final class BlockBackend: BlockDriverOwner {
   public var onStop: ((BlockOperation, Int32) -> Void)?
   /// Requests that failed and wait for `resume`, in the order in which they failed.
   var stopped = RequestQueue()
+  /// Requests that came while the backend was paused, in order.
+  var held = RequestQueue()
+  /// Calls of `pause` without their `unpause`.
+  var pauseDepth = 0
   // Written by a vCPU thread under the machine lock when a guest toggles its write cache, read by the loop.
-  private let writeCache: Atomic<Bool>
-  // The same object twice: owned here, and unmanaged for the hot path, which counts no references.
-  private var completions: CompletionList?
-  private var completionsReference: Unmanaged<CompletionList>?
+  let writeCache: Atomic<Bool>
+  /// The write cache was turned off, and what was volatile then has not been taken care of. Set by the thread that turned
+  /// it off, taken by the loop.
+  let flushIsDue = Atomic<Bool>(false)
+  /// Where other threads find the loop.
+  let home: Mutex<Home>
+  /// Makes durable what was written before the write cache was turned off.
+  var settling = Settling()
+  // One list for each loop that the backend has been on: a round of a loop that it has left may still hold on to its list.
+  private var completionLists: [(loop: EventLoop, list: CompletionList)] = []
+  // The list of the loop that it is on; unmanaged for the hot path, which counts no references.
+  private var completions: Unmanaged<CompletionList>?
 
   /// Bytes of a sector, the unit of disk addresses.
   public static let sectorBytes: UInt64 = 512
@@ -55,11 +67,24 @@ public final class BlockBackend: BlockDriverOwner {
     readErrorPolicy = configuration.readErrorPolicy
     writeErrorPolicy = configuration.writeErrorPolicy
     writeCache = Atomic(configuration.cache.hasWriteCache)
+    home = Mutex(Home(loop: loop))
     super.init(loop: loop)
     driver.ownerReference = Unmanaged.passUnretained(self)
-    let list = CompletionList(backend: self)
-    completions = list
-    completionsReference = Unmanaged.passUnretained(list)
+    settling.flush = InternalFlush(backend: self)
+    completeOn(loop)
+  }
+
+  /// Completions arrive on `loop` from here on.
+  func completeOn(_ loop: EventLoop) {
+    self.loop = loop
+    let list: CompletionList
+    if let known = completionLists.first(where: { $0.loop === loop }) {
+      list = known.list
+    } else {
+      list = CompletionList(backend: self, loop: loop)
+      completionLists.append((loop, list))
+    }
+    completions = Unmanaged.passUnretained(list)
   }
 
   /// Smallest unit that the guest should address, bytes.
@@ -75,17 +100,17 @@ public final class BlockBackend: BlockDriverOwner {
   /// What `writeCacheEnabled` is until a guest changes it.
   public var writeCacheDefault: Bool { cache.hasWriteCache }
 
-  /// Whether writes may be volatile until a flush; while it is false, each write is durable when it completes. Any thread.
-  public var writeCacheEnabled: Bool {
-    get { writeCache.load(ordering: .relaxed) }
-    set { writeCache.store(newValue, ordering: .relaxed) }
-  }
-
   // MARK: Requests. Loop thread.
 
   /// Takes a request. Its range has been checked by the device; a request that may not be is refused all the same.
   public func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     inFlight += 1
+    if pauseDepth > 0 { held.append(request) } else { accept(request) }
+  }
+
+  /// Checks a request and hands it to the driver.
+  @inline(__always)
+  func accept(_ request: UnsafeMutablePointer<BlockRequest>) {
     switch request.pointee.operation {
     case .read:
       guard isInRange(request) else { return refuse(request, -EINVAL) }
@@ -103,9 +128,6 @@ public final class BlockBackend: BlockDriverOwner {
     driver.submit(request)
   }
 
-  /// Hands a request on that has been in flight and passed the checks.
-  func resubmit(_ request: UnsafeMutablePointer<BlockRequest>) { driver.submit(request) }
-
   @inline(__always)
   private func isInRange(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
     request.pointee.offset <= byteCount && request.pointee.byteCount <= byteCount - request.pointee.offset
@@ -120,16 +142,22 @@ public final class BlockBackend: BlockDriverOwner {
   }
 
   public override func completeLater(_ request: UnsafeMutablePointer<BlockRequest>) {
-    completionsReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.append(request) }
+    completions.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.append(request) }
   }
 
   public override func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
-    if request.pointee.result != 0 && keepsFailed(request) { return }
+    if (request.pointee.result != 0 || !writeCacheEnabled) && keeps(request) { return }
     inFlight -= 1
     count(request)
     // A device sets the flag anew or leaves it to the write-cache policy.
     request.pointee.forceUnitAccess = false
     request.pointee.client.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.completed(request) }
+  }
+
+  /// Whether a request does not complete yet: it failed and is tried again later, or it is to be flushed first.
+  @inline(never)
+  private func keeps(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
+    request.pointee.result != 0 ? keepsFailed(request) : settles(request)
   }
 
   @inline(__always)
@@ -150,15 +178,4 @@ public final class BlockBackend: BlockDriverOwner {
     case .writeZeroes: counts.zeroes += 1
     }
   }
-
-  /// Runs the loop until the driver has no request. Loop thread, in nested rounds; what clients submit meanwhile is waited
-  /// for as well, so they are paused first. Requests that are kept here are not waited for.
-  public func drain() {
-    driver.drainBegins()
-    while inFlight > keptCount { loop.runOnce(mayBlock: true) }
-    driver.drainEnds()
-  }
-
-  /// Requests in flight that the driver does not have: they wait for `resume`.
-  public var keptCount: Int { stopped.count }
 }

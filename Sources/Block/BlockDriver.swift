@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import EventLoop
+import HostSystem
 
 /// Who hears of a driver's completions: the backend, or a driver that stands on top of another one. A base class, because
 /// a virtual call is the cheapest dynamic call there is. Loop thread only.
@@ -61,4 +62,12 @@ open class BlockDriver {
   open func drainBegins() {}
   /// Ends `drainBegins`.
   open func drainEnds() {}
+
+  /// The owner leaves its loop: the driver has no request and gets none until the owner is on another loop or back on this
+  /// one. What the driver has on the loop goes, or waits for `attach`. On the loop that is left.
+  open func detach() {}
+
+  /// The owner comes to `loop`, on its thread, after `detach`; a driver that was made on a loop is attached to it.
+  /// - Throws: why the driver cannot work there; it is then on its former loop still.
+  open func attach(to loop: EventLoop) throws(SystemError) {}
 }

@@ -19,11 +19,11 @@ final class CompletionList: DeferredCall {
   private let nextRound: NextRound
   private let rest: Rest
 
-  init(backend: BlockBackend) {
+  init(backend: BlockBackend, loop: EventLoop) {
     self.backend = Unmanaged.passUnretained(backend)
-    nextRound = NextRound(loop: backend.loop)
-    rest = Rest(loop: backend.loop)
-    super.init(loop: backend.loop)
+    nextRound = NextRound(loop: loop)
+    rest = Rest(loop: loop)
+    super.init(loop: loop)
     nextRound.list = self
     rest.list = self
   }

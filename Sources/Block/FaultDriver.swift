@@ -124,6 +124,20 @@ public final class FaultDriver: BlockDriver {
     drainDepth -= 1
   }
 
+  // MARK: Loops
+
+  public override func detach() {
+    release()
+    timer?.cancel()
+    timer = nil
+    lower.detach()
+  }
+
+  public override func attach(to loop: EventLoop) throws(SystemError) {
+    try lower.attach(to: loop)
+    sink.loop = loop
+  }
+
   // MARK: Delays
 
   private func delay(_ request: UnsafeMutablePointer<BlockRequest>, _ ns: UInt64) {

@@ -10,11 +10,14 @@ import HostSystem
 /// take a detour through an aligned buffer (`Bouncer`), off the hot path; discard and write-zeroes are `RangeServer`'s.
 public final class FileDriver: BlockDriver {
   private let image: ImageFile
-  let engine: IOEngine
+  private(set) var engine: IOEngine
+  // The same object, for the hot path, which counts no references.
+  private var engineReference: Unmanaged<IOEngine>
+  private let makeEngine: EngineMaker?
   let alignment: IOAlignment
   let descriptor: Int32
   /// Whether the engine's durable writes need no flush after them.
-  let hasNativeFUA: Bool
+  private(set) var hasNativeFUA: Bool
   private let sink = Sink()
   private(set) lazy var bouncer = Bouncer(driver: self)
   private lazy var durableWrites = DurableWrites(driver: self)
@@ -22,6 +25,9 @@ public final class FileDriver: BlockDriver {
   // The same object twice: owned here, and unmanaged for the hot path.
   private var merger: RequestMerger?
   private var mergerReference: Unmanaged<RequestMerger>?
+  private let merges: Bool
+  // Of mergers on loops that the driver has left.
+  private var mergedBefore: UInt64 = 0
   private let makeCompanion: EngineMaker?
   private var companion: IOEngine?
   /// Requests that an engine has, bounced ones not included.
@@ -36,28 +42,35 @@ public final class FileDriver: BlockDriver {
   }
 
   /// Serves `image` by `engine`.
+  /// - Parameter makeEngine: makes the engine on another loop that the backend moves to; without it the backend stays.
   /// - Parameter companion: makes the engine for what `engine` does not support (discard and write-zeroes, with engines
   ///   that only read and write), when it is first needed. Without one such a discard is answered with EOPNOTSUPP, and
   ///   zeroes are written.
   /// - Parameter alignment: what requests must keep to, where it is to be stricter than the file itself wants.
   /// - Parameter merge: whether requests of a batch that continue each other go as one (`BlockConfiguration.merge`).
   public init(
-    image: consuming ImageFile, engine: IOEngine, companion: EngineMaker? = nil, alignment: IOAlignment? = nil,
-    merge: Bool = true
+    image: consuming ImageFile, engine: IOEngine, makeEngine: EngineMaker? = nil, companion: EngineMaker? = nil,
+    alignment: IOAlignment? = nil, merge: Bool = true
   ) {
+    self.makeEngine = makeEngine
     makeCompanion = companion
+    merges = merge
     self.alignment = alignment ?? image.alignment
     descriptor = image.descriptor.number
     self.image = image
     self.engine = engine
+    engineReference = Unmanaged.passUnretained(engine)
     hasNativeFUA = engine.hasNativeFUA
     super.init()
     sink.driver = self
-    if merge {
-      let new = RequestMerger(driver: self, engine: engine)
-      merger = new
-      mergerReference = Unmanaged.passUnretained(new)
-    }
+    makeMerger()
+  }
+
+  private func makeMerger() {
+    guard merges else { return }
+    let new = RequestMerger(driver: self, engine: engine)
+    merger = new
+    mergerReference = Unmanaged.passUnretained(new)
   }
 
   /// Whole blocks of the image: a part of a block at its end cannot be written without making the file longer.
@@ -97,7 +110,9 @@ public final class FileDriver: BlockDriver {
     directInFlight += 1
     if request.pointee.forceUnitAccess && !hasNativeFUA { durableWrites.prepare(request) }
     guard let mergerReference else {
-      withUnsafeMutablePointer(to: &request.pointee.io) { engine.submit($0) }
+      engineReference._withUnsafeGuaranteedRef { engine in
+        withUnsafeMutablePointer(to: &request.pointee.io) { engine.submit($0) }
+      }
       return
     }
     mergerReference._withUnsafeGuaranteedRef { $0.submit(request) }
@@ -109,7 +124,7 @@ public final class FileDriver: BlockDriver {
     (other ?? engine).submit(operation)
   }
 
-  public override var mergedRequestCount: UInt64 { merger?.mergedCount ?? 0 }
+  public override var mergedRequestCount: UInt64 { mergedBefore + (merger?.mergedCount ?? 0) }
 
   private func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
     guard let context = operation.pointee.context else { return }
@@ -144,6 +159,42 @@ public final class FileDriver: BlockDriver {
     if companion == nil, let makeCompanion { companion = try? makeCompanion(engine.loop) }
     guard let companion, companion.supports(opcode) else { return nil }
     return companion
+  }
+
+  // MARK: Loops
+
+  /// What the driver leaves on a loop, to be closed there. It has nothing in flight.
+  private final class Left: @unchecked Sendable {
+    private let engines: [IOEngine]
+    // A round of the loop that is not over may still know it.
+    private let merger: RequestMerger?
+
+    init(_ driver: FileDriver) {
+      engines = [driver.engine] + (driver.companion.map { [$0] } ?? [])
+      merger = driver.merger
+    }
+
+    func close() { engines.forEach { $0.close() } }
+  }
+
+  public override func attach(to loop: EventLoop) throws(SystemError) {
+    if loop === engine.loop { return }
+    guard let makeEngine else { throw SystemError("moving to another loop", code: EOPNOTSUPP) }
+    let new = try makeEngine(loop)
+    let former = engine.loop
+    // Nothing here may hold the old engine when its loop gets it: it has to end there.
+    let left = Unmanaged.passRetained(Left(self))
+    let leftBits = UInt(bitPattern: left.toOpaque())
+    mergedBefore = mergedRequestCount
+    engine = new
+    engineReference = Unmanaged.passUnretained(new)
+    hasNativeFUA = new.hasNativeFUA
+    companion = nil
+    makeMerger()
+    former.execute {
+      guard let pointer = UnsafeRawPointer(bitPattern: leftBits) else { return }
+      Unmanaged<Left>.fromOpaque(pointer).takeRetainedValue().close()
+    }
   }
 
   // MARK: Alignment

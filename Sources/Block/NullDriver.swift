@@ -43,6 +43,11 @@ public final class NullDriver: BlockDriver {
     if latencyNs == 0 { completeLater(request) } else { wait(request) }
   }
 
+  public override func detach() {
+    timer?.cancel()
+    timer = nil
+  }
+
   private func wait(_ request: UnsafeMutablePointer<BlockRequest>) {
     let due = HostClock.nanoseconds.addingReportingOverflow(latencyNs)
     request.pointee.io.offset = due.overflow ? .max : due.partialValue
