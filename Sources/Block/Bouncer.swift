@@ -7,34 +7,32 @@ import Glibc
 /// Reads, and writes whose range is aligned, only need their data in a better place. A write of a part of a block needs
 /// the block read first, changed and written back whole. Nothing else may run meanwhile, or the write-back would undo
 /// what was written beside it: such a write waits until everything before it is done, and everything after it waits for
-/// it. Zeroes come here with what `RangeServer` left of them: a part of a block at either end. Loop thread only; allocates, which is why guests do well to keep to the block size that the disk tells them.
+/// it. Zeroes come here with what `RangeServer` left of them: a part of a block at either end. Loop thread only; allocates,
+/// which is why guests do well to keep to the block size that the disk tells them.
 final class Bouncer {
   /// Requests on the detour at a time, so that no guest can make the host allocate more than that many windows.
   static let activeMax = 16
 
   private unowned(unsafe) let driver: FileDriver
-  // Requests that have to wait here, oldest first, linked by `next`.
-  private var first: UnsafeMutablePointer<BlockRequest>?
-  private var last: UnsafeMutablePointer<BlockRequest>?
+  // Requests that have to wait here.
+  private var waiting = RequestQueue()
   private var active: [BouncedRequest] = []
   private var isExclusive = false
 
   init(driver: FileDriver) { self.driver = driver }
 
   /// Whether requests have to queue up here even if they are aligned.
-  var isBusy: Bool { isExclusive || first != nil }
+  var isBusy: Bool { isExclusive || !waiting.isEmpty }
 
   /// Takes a request, aligned or not.
   func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
-    request.pointee.next = nil
-    if let last { last.pointee.next = request } else { first = request }
-    last = request
+    waiting.append(request)
     pump()
   }
 
   /// Starts what may start: something that others waited for is done.
   func pump() {
-    while let request = first, !isExclusive {
+    while let request = waiting.first, !isExclusive {
       let isDirect = driver.isDirect(request)
       if !isDirect {
         if active.count == Self.activeMax { return }
@@ -43,8 +41,7 @@ final class Bouncer {
           isExclusive = true
         }
       }
-      first = request.pointee.next
-      if first == nil { last = nil }
+      _ = waiting.takeFirst()
       if isDirect {
         driver.start(request)
       } else {

@@ -10,8 +10,7 @@ public final class NullDriver: BlockDriver {
   private let latencyNs: UInt64
   // Requests whose time has not come, oldest first, linked by `next`; each holds its time in `io.offset`, which no engine
   // uses here.
-  private var first: UnsafeMutablePointer<BlockRequest>?
-  private var last: UnsafeMutablePointer<BlockRequest>?
+  private var waiting = RequestQueue()
   private var timer: Timer?
 
   private final class Timer: LoopTimer {
@@ -51,14 +50,12 @@ public final class NullDriver: BlockDriver {
   private func wait(_ request: UnsafeMutablePointer<BlockRequest>) {
     let due = HostClock.nanoseconds.addingReportingOverflow(latencyNs)
     request.pointee.io.offset = due.overflow ? .max : due.partialValue
-    request.pointee.next = nil
-    if let last { last.pointee.next = request } else { first = request }
-    last = request
-    if first == request { arm() }
+    waiting.append(request)
+    if waiting.count == 1 { arm() }
   }
 
   private func arm() {
-    guard let first, let ownerReference else { return }
+    guard let first = waiting.first, let ownerReference else { return }
     let timer = self.timer ?? Timer(driver: self, loop: ownerReference._withUnsafeGuaranteedRef { $0.loop })
     self.timer = timer
     timer.arm(atNanoseconds: first.pointee.io.offset)
@@ -66,9 +63,8 @@ public final class NullDriver: BlockDriver {
 
   private func completeDue() {
     let now = HostClock.nanoseconds
-    while let request = first, request.pointee.io.offset <= now {
-      first = request.pointee.next
-      if first == nil { last = nil }
+    while let request = waiting.first, request.pointee.io.offset <= now {
+      _ = waiting.takeFirst()
       completeLater(request)
     }
     arm()

@@ -23,8 +23,7 @@ final class RangeServer: IOCompletionSink {
   // The scatter list of zeroes is the engine's during a write, so it serves one request at a time; others wait here.
   private let zeroList = UnsafeMutablePointer<iovec>.allocate(capacity: zeroIovecs)
   private var isWritingZeroes = false
-  private var waitingFirst: UnsafeMutablePointer<BlockRequest>?
-  private var waitingLast: UnsafeMutablePointer<BlockRequest>?
+  private var waiting = RequestQueue()
 
   init(driver: FileDriver) { self.driver = driver }
 
@@ -142,10 +141,7 @@ final class RangeServer: IOCompletionSink {
     request.pointee.io.opcode = .write
     // From here on the operation is a window, and the first one is empty.
     request.pointee.io.byteCount = 0
-    guard isWritingZeroes else { return writeZeroes(request) }
-    request.pointee.next = nil
-    if let waitingLast { waitingLast.pointee.next = request } else { waitingFirst = request }
-    waitingLast = request
+    if isWritingZeroes { waiting.append(request) } else { writeZeroes(request) }
   }
 
   /// Writes zeroes behind the window that the operation holds.
@@ -173,11 +169,7 @@ final class RangeServer: IOCompletionSink {
     let end = request.pointee.io.offset + UInt64(request.pointee.io.byteCount)
     if result == 0 && end < driver.wholeBlocks(request).upperBound { return writeZeroes(request) }
     isWritingZeroes = false
-    if let next = waitingFirst {
-      waitingFirst = next.pointee.next
-      if waitingFirst == nil { waitingLast = nil }
-      writeZeroes(next)
-    }
+    if let next = waiting.takeFirst() { writeZeroes(next) }
     if result == 0 { wholeBlocksDone(request) } else { finish(request, result) }
   }
 

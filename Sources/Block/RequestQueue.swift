@@ -2,7 +2,7 @@
 
 /// Requests in order, linked through themselves: no allocation. One thread at a time.
 struct RequestQueue {
-  private var first: UnsafeMutablePointer<BlockRequest>?
+  private(set) var first: UnsafeMutablePointer<BlockRequest>?
   private var last: UnsafeMutablePointer<BlockRequest>?
   /// Requests in the queue.
   private(set) var count = 0
