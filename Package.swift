@@ -28,6 +28,7 @@ let package = Package(
   targets: [
     // Floor 0: C shims.
     .target(name: "CLinux"),
+    .target(name: "CLinuxAIO"),
     .target(name: "CURing", linkerSettings: [.linkedLibrary("uring")]),
     .target(name: "CKVM"),
     // Floor 1
@@ -40,7 +41,7 @@ let package = Package(
     // Floor 2
     module("EventLoop", ["CURing", "HostSystem"]),
     // Floor 3
-    module("AsyncIO", ["CURing", "EventLoop", "HostSystem"]),
+    module("AsyncIO", ["CLinux", "CLinuxAIO", "CURing", "EventLoop", "HostSystem"]),
     // Floor 4
     module("Block", ["AsyncIO", "EventLoop", "HostSystem"]),
     // Floor 5
@@ -64,7 +65,7 @@ let package = Package(
       swiftSettings: swiftSettings),
     // Tests
     tests("EventLoopTests", ["CURing", "EventLoop", "HostSystem"]),
-    tests("AsyncIOTests", ["AsyncIO", "CURing", "EventLoop"]),
+    tests("AsyncIOTests", ["AsyncIO", "CLinux", "CLinuxAIO", "CURing", "EventLoop", "HostSystem"]),
     tests("BlockTests", ["Block", "AsyncIO", "CLinux", "EventLoop", "HostSystem"]),
     tests("VirtioBlockTests", ["VirtioBlock"]),
     tests("AssemblyTests", ["Assembly"]),

@@ -42,6 +42,20 @@ open class IOEngine {
   /// Whether a write with `forceUnitAccess` is durable when it completes. Where it is not, the submitter flushes after it.
   open var hasNativeFUA: Bool { true }
 
+  /// What the engine uses of what the host offers, in words; for reports.
+  open var features: [String] { [] }
+
+  /// Operations on this descriptor will come: the engine may prepare for it. The descriptor stays open until `detach`.
+  open func attach(descriptor: Int32) {}
+
+  /// No operations on this descriptor come any more, and none is in flight.
+  open func detach(descriptor: Int32) {}
+
+  /// Most operations will read and write this memory, which stays mapped as long as the engine lives: it may be pinned once
+  /// instead of for each operation. All of it is resident afterwards. Before the first operation, once.
+  /// - Returns: 0, or a negative errno value where the engine or the host cannot; operations work all the same.
+  open func pin(_ memory: [UnsafeRawBufferPointer]) -> Int32 { -EOPNOTSUPP }
+
   /// Takes an operation. Subclasses call `began`, and later `finish` or `finishLater` once.
   open func submit(_ operation: UnsafeMutablePointer<IOOperation>) {}
 
@@ -61,6 +75,7 @@ open class IOEngine {
   @inline(__always)
   final func began(_ operation: UnsafeMutablePointer<IOOperation>) {
     operation.pointee.transferred = 0
+    operation.pointee.isCancelling = false
     inFlightCount += 1
   }
 

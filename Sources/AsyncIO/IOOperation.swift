@@ -38,6 +38,8 @@ public struct IOOperation {
   public var iovecCount: Int32 = 0
   /// Sum of the lengths in `iovecs`; length of the range of `discard` and `writeZeroes`.
   public var byteCount: Int = 0
+  /// `cancel` was called: what would be asked of the kernel again ends as cancelled. The engine's.
+  var isCancelling = false
   /// Bytes moved so far; the engine's.
   public var transferred: Int = 0
   /// Links the engine's overflow and completed lists; the engine's while the operation is lent.
@@ -89,7 +91,7 @@ extension UnsafeMutablePointer<IOOperation> {
 
   @inline(never)
   private func takeOther(_ answer: Int) -> IOProgress {
-    if answer == -Int(EINTR) || answer == -Int(EAGAIN) { return .unfinished }
+    if answer == -Int(EINTR) || answer == -Int(EAGAIN) { return goOn() }
     pointee.result = 0
     guard pointee.opcode == .read || pointee.opcode == .write else {
       pointee.result = Int32(clamping: Swift.min(answer, 0))
@@ -99,7 +101,7 @@ extension UnsafeMutablePointer<IOOperation> {
       pointee.transferred += answer
       if pointee.transferred >= pointee.byteCount { return .finished }
       advance(by: answer)
-      return .unfinished
+      return goOn()
     }
     let isEnd = answer == 0 || (answer == -Int(EINVAL) && pointee.transferred > 0)
     if isEnd && pointee.opcode == .read {
@@ -107,6 +109,12 @@ extension UnsafeMutablePointer<IOOperation> {
     } else {
       pointee.result = answer == 0 ? -ENOSPC : Int32(clamping: answer)
     }
+    return .finished
+  }
+
+  private func goOn() -> IOProgress {
+    if !pointee.isCancelling { return .unfinished }
+    pointee.result = -ECANCELED
     return .finished
   }
 

@@ -14,6 +14,13 @@ struct OperationQueue {
     last = operation
   }
 
+  /// Moves all operations of another queue behind those of this one, in order.
+  mutating func append(all other: inout OperationQueue) {
+    if let last { last.pointee.next = other.first } else { first = other.first }
+    if let otherLast = other.last { last = otherLast }
+    other = OperationQueue()
+  }
+
   /// Puts an operation before all others.
   mutating func prepend(_ operation: UnsafeMutablePointer<IOOperation>) {
     operation.pointee.next = first

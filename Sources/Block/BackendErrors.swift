@@ -24,8 +24,8 @@ extension BlockBackend {
 
   /// Tries the requests again that stopped the machine, in the order in which they failed.
   ///
-  /// A flush that failed is tried again as well, as QEMU does it; what the kernel dropped after the failure is not written
-  /// by that, so `report` is the safer policy for files on disks that fail.
+  /// A flush that failed is tried again as well, as QEMU does it; what the kernel dropped after the failure is not
+  /// written by that, so `report` is the safer policy for files on disks that fail.
   public func resume() {
     settling.isStopped = false
     var all = stopped.takeAll()
@@ -38,8 +38,8 @@ extension BlockBackend {
     }
   }
 
-  /// Gives the requests that stopped the machine back to their clients with the errors that they had: the machine does not
-  /// go on with them (a reset, the end).
+  /// Gives the requests that stopped the machine back to their clients with the errors that they had: the machine does
+  /// not go on with them (a reset, the end).
   public func reportStopped() {
     settling.isStopped = false
     var all = stopped.takeAll()

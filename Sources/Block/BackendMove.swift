@@ -20,8 +20,8 @@ extension BlockBackend {
 
   // MARK: Pausing
 
-  /// Requests that are submitted from here on are held, in order, and count as in flight; what the driver has goes on. Calls
-  /// nest.
+  /// Requests that are submitted from here on are held, in order, and count as in flight; what the driver has goes on.
+  /// Calls nest.
   public func pause() { pauseDepth += 1 }
 
   /// Ends one `pause`; with the last one, what was held is submitted.
@@ -40,8 +40,8 @@ extension BlockBackend {
     loop.endBatch()
   }
 
-  /// Runs the loop until the driver has no request. In nested rounds; what clients submit meanwhile is waited for as well, so
-  /// they, or the backend, are paused first. Requests that are kept here are not waited for.
+  /// Runs the loop until the driver has no request. In nested rounds; what clients submit meanwhile is waited for as
+  /// well, so they, or the backend, are paused first. Requests that are kept here are not waited for.
   public func drain() {
     driver.drainBegins()
     while inFlight > keptCount { loop.runOnce(mayBlock: true) }
@@ -59,10 +59,10 @@ extension BlockBackend {
 
   /// Takes the backend, its driver and what it holds to another loop; requests in flight are waited for first.
   ///
-  /// Called on the loop that the backend is on, from a round of it or between rounds, and not from a client's completion.
-  /// Until `completion` runs, clients submit nothing except from completions that this call itself waits for; those
-  /// requests are held and go to the disk on the new loop. From `completion` on the backend belongs to the thread on which
-  /// that runs: the new loop's, or, where the driver could not follow, with the reason, the old one's.
+  /// Called on the loop that the backend is on, from a round of it or between rounds, and not from a client's
+  /// completion. Until `completion` runs, clients submit nothing except from completions that this call itself waits
+  /// for; those requests are held and go to the disk on the new loop. From `completion` on the backend belongs to the
+  /// thread on which that runs: the new loop's, or, where the driver could not follow, with the reason, the old one's.
   ///
   /// Devices that have watched descriptors on the old loop move those themselves.
   public func move(to newLoop: EventLoop, completion: @escaping @Sendable (SystemError?) -> Void) {

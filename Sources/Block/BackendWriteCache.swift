@@ -4,10 +4,11 @@ import Synchronization
 
 /// Turning the write cache off while the disk is at work.
 ///
-/// From then on whatever completes is durable, as the guest expects: new writes are written through; writes that were under
-/// way complete only when a flush after them is done; and what completed before is flushed at once, unasked.
+/// From then on whatever completes is durable, as the guest expects: new writes are written through; writes that were
+/// under way complete only when a flush after them is done; and what completed before is flushed at once, unasked.
 extension BlockBackend {
-  /// Whether writes may be volatile until a flush; while it is false, each write is durable when it completes. Any thread.
+  /// Whether writes may be volatile until a flush; while it is false, each write is durable when it completes. Any
+  /// thread.
   ///
   /// Where it is turned off, a flush of all that was written before is on its way when the next request is served.
   public var writeCacheEnabled: Bool {
@@ -15,8 +16,8 @@ extension BlockBackend {
     set {
       let old = writeCache.exchange(newValue, ordering: .sequentiallyConsistent)
       guard old && !newValue && cache != .unsafe else { return }
-      // Before the message: whoever finds the backend moving leaves it to `settleHere`, which looks after it has arrived.
-      // Both take the lock of `home` between their store and their load.
+      // Before the message: whoever finds the backend moving leaves it to `settleHere`, which looks after it has
+      // arrived. Both take the lock of `home` between their store and their load.
       flushIsDue.store(true, ordering: .sequentiallyConsistent)
       postFlush()
     }
@@ -62,8 +63,8 @@ extension BlockBackend {
 
   private var changes: UInt64 { counts.writes + counts.discards + counts.zeroes }
 
-  /// Whether a request without error has to be flushed before it completes: a change that was under way when the write cache
-  /// was turned off.
+  /// Whether a request without error has to be flushed before it completes: a change that was under way when the write
+  /// cache was turned off.
   func settles(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
     guard request.pointee.operation == .write || request.pointee.operation.isRange, !request.pointee.forceUnitAccess,
       cache != .unsafe, !isReadOnly

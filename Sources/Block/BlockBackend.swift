@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Block: the request, the backend that a device talks to, and the drivers behind it. It knows nothing of devices or vCPUs.
+// Block: the request, the backend that a device talks to, and the drivers behind it. It knows nothing of devices or
+// vCPUs.
 import EventLoop
 import Glibc
 import Synchronization
 
 /// A disk as devices see it: checks, write-cache policy, statistics and draining, in front of one driver.
 ///
-/// Belongs to its loop's thread, where nothing else is said. A request that was submitted is completed exactly once through
-/// its client, never from inside `submit`. `move` takes it to another loop.
+/// Belongs to its loop's thread, where nothing else is said. A request that was submitted is completed exactly once
+/// through its client, never from inside `submit`. `move` takes it to another loop.
 public final class BlockBackend: BlockDriverOwner {
   /// Where the bytes are; the backend owns it.
   public let driver: BlockDriver
@@ -31,8 +32,9 @@ public final class BlockBackend: BlockDriverOwner {
   /// What becomes of requests that fail.
   let readErrorPolicy: ErrorPolicy
   let writeErrorPolicy: ErrorPolicy
-  /// Told, on the loop, that a request has failed under a policy that stops the machine: what it was and the errno value,
-  /// positive. Once, until `resume` or `reportStopped`. While nobody listens, such errors are reported to the guest.
+  /// Told, on the loop, that a request has failed under a policy that stops the machine: what it was and the errno
+  /// value, positive. Once, until `resume` or `reportStopped`. While nobody listens, such errors are reported to the
+  /// guest.
   public var onStop: ((BlockOperation, Int32) -> Void)?
   /// Requests that failed and wait for `resume`, in the order in which they failed.
   var stopped = RequestQueue()
@@ -42,14 +44,15 @@ public final class BlockBackend: BlockDriverOwner {
   var pauseDepth = 0
   // Written by a vCPU thread under the machine lock when a guest toggles its write cache, read by the loop.
   let writeCache: Atomic<Bool>
-  /// The write cache was turned off, and what was volatile then has not been taken care of. Set by the thread that turned
-  /// it off, taken by the loop.
+  /// The write cache was turned off, and what was volatile then has not been taken care of. Set by the thread that
+  /// turned it off, taken by the loop.
   let flushIsDue = Atomic<Bool>(false)
   /// Where other threads find the loop.
   let home: Mutex<Home>
   /// Makes durable what was written before the write cache was turned off.
   var settling = Settling()
-  // One list for each loop that the backend has been on: a round of a loop that it has left may still hold on to its list.
+  // One list for each loop that the backend has been on: a round of a loop that it has left may still hold on to its
+  // list.
   private var completionLists: [(loop: EventLoop, list: CompletionList)] = []
   // The list of the loop that it is on; unmanaged for the hot path, which counts no references.
   private var completions: Unmanaged<CompletionList>?

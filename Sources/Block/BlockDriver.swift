@@ -2,8 +2,8 @@
 import EventLoop
 import HostSystem
 
-/// Who hears of a driver's completions: the backend, or a driver that stands on top of another one. A base class, because
-/// a virtual call is the cheapest dynamic call there is. Loop thread only.
+/// Who hears of a driver's completions: the backend, or a driver that stands on top of another one. A base class,
+/// because a virtual call is the cheapest dynamic call there is. Loop thread only.
 open class BlockDriverOwner {
   /// The loop that requests run on.
   public internal(set) final var loop: EventLoop
@@ -57,14 +57,14 @@ open class BlockDriver {
   /// Takes a request whose range lies in the disk.
   open func submit(_ request: UnsafeMutablePointer<BlockRequest>) {}
 
-  /// The owner begins to wait until the driver has no request any more: what waits for no more than time or a command goes
-  /// on by itself now. Calls nest.
+  /// The owner begins to wait until the driver has no request any more: what waits for no more than time or a command
+  /// goes on by itself now. Calls nest.
   open func drainBegins() {}
   /// Ends `drainBegins`.
   open func drainEnds() {}
 
-  /// The owner leaves its loop: the driver has no request and gets none until the owner is on another loop or back on this
-  /// one. What the driver has on the loop goes, or waits for `attach`. On the loop that is left.
+  /// The owner leaves its loop: the driver has no request and gets none until the owner is on another loop or back on
+  /// this one. What the driver has on the loop goes, or waits for `attach`. On the loop that is left.
   open func detach() {}
 
   /// The owner comes to `loop`, on its thread, after `detach`; a driver that was made on a loop is attached to it.

@@ -7,8 +7,8 @@ import Glibc
 /// Reads, and writes whose range is aligned, only need their data in a better place. A write of a part of a block needs
 /// the block read first, changed and written back whole. Nothing else may run meanwhile, or the write-back would undo
 /// what was written beside it: such a write waits until everything before it is done, and everything after it waits for
-/// it. Zeroes come here with what `RangeServer` left of them: a part of a block at either end. Loop thread only; allocates,
-/// which is why guests do well to keep to the block size that the disk tells them.
+/// it. Zeroes come here with what `RangeServer` left of them: a part of a block at either end. Loop thread only;
+/// allocates, which is why guests do well to keep to the block size that the disk tells them.
 final class Bouncer {
   /// Requests on the detour at a time, so that no guest can make the host allocate more than that many windows.
   static let activeMax = 16
@@ -52,7 +52,8 @@ final class Bouncer {
     }
   }
 
-  /// A request has gone its way. Called from inside the request's completion, so the object must live to the end of this.
+  /// A request has gone its way. Called from inside the request's completion, so the object must live to the end of
+  /// this.
   fileprivate func done(_ bounced: BouncedRequest, _ result: Int32) {
     guard let index = active.firstIndex(where: { $0 === bounced }) else { return }
     withExtendedLifetime(active.remove(at: index)) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import AsyncIO
 
-/// Makes writes durable where the engine has no writes that are: a flush follows each, in the request's own operation, and
-/// the request completes with it. Loop thread only.
+/// Makes writes durable where the engine has no writes that are: a flush follows each, in the request's own operation,
+/// and the request completes with it. Loop thread only.
 final class DurableWrites: IOCompletionSink {
   private unowned(unsafe) let driver: FileDriver
 

@@ -5,8 +5,8 @@ import HostSystem
 
 /// A layer over another driver that makes requests fail, wait or hang by rules. For tests of guests and of the house.
 ///
-/// Each rule counts the requests that match it; the first rule whose turn it is decides, and a request that none is about
-/// goes through. Loop thread only; requests with a fault may allocate, others do not.
+/// Each rule counts the requests that match it; the first rule whose turn it is decides, and a request that none is
+/// about goes through. Loop thread only; requests with a fault may allocate, others do not.
 public final class FaultDriver: BlockDriver {
   private let lower: BlockDriver
   private let rules: [FaultRule]

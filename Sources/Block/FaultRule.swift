@@ -32,11 +32,12 @@ public struct FaultRule: Equatable, Sendable {
     case error(Int32)
     /// It goes to the disk this many nanoseconds later.
     case delay(ns: UInt64)
-    /// The disk serves its first bytes, this many rounded down to whole sectors; then it fails with EIO, or with the disk's
-    /// own error. So does a disk that is gone in the middle of a transfer: the kernel reports what was moved, and the next
-    /// call, for the rest, fails. A request that is no longer than that is served whole.
+    /// The disk serves its first bytes, this many rounded down to whole sectors; then it fails with EIO, or with the
+    /// disk's own error. So does a disk that is gone in the middle of a transfer: the kernel reports what was moved,
+    /// and the next call, for the rest, fails. A request that is no longer than that is served whole.
     case short(bytes: UInt64)
-    /// It does not complete until `FaultDriver.release`, or until someone waits for the disk to be idle; then it is served.
+    /// It does not complete until `FaultDriver.release`, or until someone waits for the disk to be idle; then it is
+    /// served.
     case hang
   }
 

@@ -20,10 +20,10 @@ extension FaultRule {
   ///     action    = "error=" NAME / "delay=" TIME / "short=" SIZE / "hang"
   ///     condition = "range=" SIZE "-" SIZE / "nth=" N / "from=" N
   ///
-  /// A rule has exactly one action, and each condition at most once; NAME is an errno's name, TIME a number with `ns`, `us`,
-  /// `ms` or `s`, SIZE a number of bytes, with K, M, G or T for powers of 1024. A range goes from its first byte to the one
-  /// after its last. `nth` is the one request with the fault, counted from 1 among those that match; `from` is the first.
-  /// For instance `write:error=ENOSPC:nth=3;read:range=1M-2M:delay=5ms`.
+  /// A rule has exactly one action, and each condition at most once; NAME is an errno's name, TIME a number with `ns`,
+  /// `us`, `ms` or `s`, SIZE a number of bytes, with K, M, G or T for powers of 1024. A range goes from its first byte
+  /// to the one after its last. `nth` is the one request with the fault, counted from 1 among those that match; `from`
+  /// is the first. For instance `write:error=ENOSPC:nth=3;read:range=1M-2M:delay=5ms`.
   /// - Throws: `FaultRuleError`, one line that says which word is wrong and what there is.
   public static func parse(_ text: String) throws(FaultRuleError) -> [FaultRule] {
     var rules: [FaultRule] = []

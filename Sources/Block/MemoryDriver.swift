@@ -3,16 +3,16 @@ import CLinux
 import Glibc
 import HostSystem
 
-/// A disk in this process's memory, gone with it. Requests are served as they come and complete at the end of their batch;
-/// every operation there is works, and flushes have nothing to do.
+/// A disk in this process's memory, gone with it. Requests are served as they come and complete at the end of their
+/// batch; every operation there is works, and flushes have nothing to do.
 public final class MemoryDriver: BlockDriver {
   private let mapping: Mapping
 
   /// What the kernel frees at a time, bytes.
   private static let pageBytes: UInt64 = 4096
 
-  /// Makes a disk of `byteCount` bytes (at least one sector) that begins with `initial` (at most as many) and goes on with
-  /// zeroes. Pages take memory when they are first written.
+  /// Makes a disk of `byteCount` bytes (at least one sector) that begins with `initial` (at most as many) and goes on
+  /// with zeroes. Pages take memory when they are first written.
   /// - Throws: where there is not enough address space.
   public init(byteCount: UInt64, initial: [UInt8] = []) throws(SystemError) {
     precondition(byteCount >= BlockBackend.sectorBytes && UInt64(initial.count) <= byteCount)

@@ -8,8 +8,8 @@ import HostSystem
 public final class NullDriver: BlockDriver {
   private let bytes: UInt64
   private let latencyNs: UInt64
-  // Requests whose time has not come, oldest first, linked by `next`; each holds its time in `io.offset`, which no engine
-  // uses here.
+  // Requests whose time has not come, oldest first, linked by `next`; each holds its time in `io.offset`, which no
+  // engine uses here.
   private var waiting = RequestQueue()
   private var timer: Timer?
 
@@ -23,8 +23,8 @@ public final class NullDriver: BlockDriver {
   }
 
   /// Makes a disk of `byteCount` bytes.
-  /// - Parameter latencyNs: requests complete in order, and no earlier than this many nanoseconds after they came; 0 for at
-  ///   the end of their batch.
+  /// - Parameter latencyNs: requests complete in order, and no earlier than this many nanoseconds after they came; 0
+  ///   for at the end of their batch.
   public init(byteCount: UInt64, latencyNs: UInt64 = 0) {
     bytes = byteCount
     self.latencyNs = latencyNs

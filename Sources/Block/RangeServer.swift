@@ -3,11 +3,11 @@ import AsyncIO
 import Glibc
 
 /// Serves discard and write-zeroes requests of a `FileDriver`, step by step in the request's own operation: the whole
-/// blocks of the range by fallocate, zeroes written by hand where the file system knows no better, then a flush where the
-/// request is to be durable. Parts of blocks at the ends of a zeroed range go to the `Bouncer` afterwards.
+/// blocks of the range by fallocate, zeroes written by hand where the file system knows no better, then a flush where
+/// the request is to be durable. Parts of blocks at the ends of a zeroed range go to the `Bouncer` afterwards.
 ///
-/// The step that a request is in is its `io.opcode`. A discard is advice: only whole blocks, and a file that cannot take
-/// it keeps its content. Loop thread only; allocates nothing after the first zeroes written by hand.
+/// The step that a request is in is its `io.opcode`. A discard is advice: only whole blocks, and a file that cannot
+/// take it keeps its content. Loop thread only; allocates nothing after the first zeroes written by hand.
 final class RangeServer: IOCompletionSink {
   /// Bytes of zeroes in memory, written again and again.
   static let zeroBufferBytes = 64 << 10

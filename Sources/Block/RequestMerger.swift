@@ -5,9 +5,9 @@ import Glibc
 
 /// Makes one operation of requests of a batch that continue each other, on their way from a `FileDriver` to its engine.
 ///
-/// It holds back one open run of reads or writes. A request that begins where the run ends joins it; any other sends the
-/// run off first, so the order of issue is kept and at most one run waits, to the end of the batch at the latest. A run of
-/// one goes as it came. Loop thread only; allocates nothing after it is made.
+/// It holds back one open run of reads or writes. A request that begins where the run ends joins it; any other sends
+/// the run off first, so the order of issue is kept and at most one run waits, to the end of the batch at the latest. A
+/// run of one goes as it came. Loop thread only; allocates nothing after it is made.
 final class RequestMerger: DeferredCall {
   /// Most bytes in one operation. Beyond that a system call costs nothing against the transfer, and a longer operation
   /// only keeps its first requests waiting for its last.

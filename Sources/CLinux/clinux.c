@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -24,6 +25,8 @@ const int clinux_RWF_DSYNC = RWF_DSYNC;
 const unsigned long clinux_BLKGETSIZE64 = BLKGETSIZE64;
 const unsigned long clinux_BLKSSZGET = BLKSSZGET;
 const unsigned long clinux_BLKPBSZGET = BLKPBSZGET;
+const unsigned long clinux_BLKDISCARD = BLKDISCARD;
+const unsigned long clinux_BLKZEROOUT = BLKZEROOUT;
 
 #define OR_ERRNO(expression) \
   do { \
@@ -45,6 +48,39 @@ ssize_t clinux_pread(int fd, void *buffer, size_t count, off_t offset) { OR_ERRN
 ssize_t clinux_pwrite(int fd, const void *buffer, size_t count, off_t offset) {
   OR_ERRNO(pwrite(fd, buffer, count, offset));
 }
+
+const int clinux_EPOLL_CTL_ADD = EPOLL_CTL_ADD;
+const int clinux_EPOLL_CTL_MOD = EPOLL_CTL_MOD;
+const int clinux_EPOLL_CTL_DEL = EPOLL_CTL_DEL;
+_Static_assert(sizeof(clinux_epoll_event) == sizeof(struct epoll_event), "ours is the kernel's");
+
+int clinux_epoll_create(void) { OR_ERRNO(epoll_create1(EPOLL_CLOEXEC)); }
+int clinux_epoll_ctl(int epoll, int operation, int fd, uint32_t events, uint64_t token) {
+  struct epoll_event event = {.events = events, .data.u64 = token};
+  OR_ERRNO(epoll_ctl(epoll, operation, fd, &event));
+}
+
+int clinux_epoll_wait(int epoll, clinux_epoll_event *events, int count, uint64_t timeout_ns) {
+  struct epoll_event *found = (struct epoll_event *)events;
+  if (timeout_ns == 0) OR_ERRNO(epoll_wait(epoll, found, count, 0));
+  if (timeout_ns == UINT64_MAX) OR_ERRNO(epoll_wait(epoll, found, count, -1));
+  struct timespec time = {.tv_sec = (time_t)(timeout_ns / 1000000000u), .tv_nsec = (long)(timeout_ns % 1000000000u)};
+#ifdef SYS_epoll_pwait2
+  int result = (int)syscall(SYS_epoll_pwait2, epoll, found, count, &time, NULL, 0);
+  if (result >= 0 || errno != ENOSYS) return result < 0 ? -errno : result;
+#endif
+  // Before Linux 5.11 epoll knows milliseconds only: ppoll waits in its place.
+  struct pollfd poll = {.fd = epoll, .events = POLLIN};
+  if (ppoll(&poll, 1, &time, NULL) < 0) return -errno;
+  OR_ERRNO(epoll_wait(epoll, found, count, 0));
+}
+
+ssize_t clinux_preadv2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags) {
+  OR_ERRNO(preadv2(fd, iovecs, count, offset, flags));
+}
+ssize_t clinux_pwritev2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags) {
+  OR_ERRNO(pwritev2(fd, iovecs, count, offset, flags));
+}
 int clinux_memfd_create(const char *name) { OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
 int clinux_ftruncate(int fd, off_t length) { OR_ERRNO(ftruncate(fd, length)); }
 int clinux_fallocate(int fd, int mode, off_t offset, off_t length) { OR_ERRNO(fallocate(fd, mode, offset, length)); }
@@ -59,6 +95,10 @@ int clinux_mmap(void **out, void *hint, size_t length, int prot, int flags, int 
 int clinux_munmap(void *address, size_t length) { OR_ERRNO(munmap(address, length)); }
 int clinux_madvise(void *address, size_t length, int advice) { OR_ERRNO(madvise(address, length, advice)); }
 int clinux_ioctl(int fd, unsigned long request, uintptr_t argument) { OR_ERRNO(ioctl(fd, request, argument)); }
+int clinux_ioctl_range(int fd, unsigned long request, uint64_t start, uint64_t length) {
+  uint64_t range[2] = {start, length};
+  OR_ERRNO(ioctl(fd, request, range));
+}
 int clinux_fcntl(int fd, int command, long argument) { OR_ERRNO(fcntl(fd, command, argument)); }
 
 static int ofd(int fd, int command, short type, off_t start, off_t length, struct flock *out) {

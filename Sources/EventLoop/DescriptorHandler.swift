@@ -1,16 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
+import Synchronization
 
 /// What a loop does when a descriptor is ready, and how it looks for the same work without a system call.
 ///
-/// Owned by whoever adds it; the loop keeps it from `add` to `remove`. Every function runs on the loop thread.
-open class DescriptorHandler {
+/// Owned by whoever adds it; the loop keeps it from `add` until it has seen its removal. A handler belongs to one loop all
+/// its life. Every function runs on the loop thread.
+open class DescriptorHandler: @unchecked Sendable {
   /// The descriptor; it stays open until the handler is removed.
-  public let descriptor: Int32
-  /// What to wait for: poll(2)'s POLLIN, POLLOUT.
-  public let events: Int16
+  public final let descriptor: Int32
+  /// What to wait for from `add` on: poll(2)'s POLLIN, POLLOUT.
+  public final let events: Int16
   /// Whether `poll` finds work; handlers that cannot look leave this false and are not asked.
-  public let isPollable: Bool
+  public final let isPollable: Bool
+
+  /// Set in `wanted` while the handler is to be watched.
+  static let isWanted: UInt32 = 1 << 31
+  // What the loop should watch for: 0 for nothing, else `isWanted` and the events. Stored by any thread (release), read
+  // by the loop thread (acquire) before it acts and before each call.
+  final let wanted = Atomic<UInt32>(0)
+  // The handler is in the list of changes. Claimed by the first thread that changes something, cleared by the loop
+  // thread before it looks at `wanted` (both acquire-release).
+  final let isChanged = Atomic<Bool>(false)
+  // Link of the list of changes; owned by whoever set `isChanged`, then by the loop thread.
+  final var nextChanged: UInt = 0
+
+  // Loop thread only: what the monitor watches for, and where the handler is in the watch list.
+  final var armed: UInt32 = 0
+  final var slot = -1
+  // The ring has, or is about to get, a poll entry with the handler's present token.
+  final var hasPollEntry = false
+  // In the list of ready handlers, and its link.
+  final var isReady = false
+  final var nextReady: Unmanaged<DescriptorHandler>?
 
   /// Describes a handler for `events` of `descriptor`.
   public init(descriptor: Int32, events: Int16 = Int16(POLLIN), isPollable: Bool = false) {
@@ -35,7 +57,7 @@ open class DescriptorHandler {
 }
 
 /// Runs a closure; for descriptors off the hot path.
-final class ReaderHandler: DescriptorHandler {
+final class ReaderHandler: DescriptorHandler, @unchecked Sendable {
   private let body: () -> Void
 
   init(descriptor: Int32, _ body: @escaping () -> Void) {
@@ -44,57 +66,4 @@ final class ReaderHandler: DescriptorHandler {
   }
 
   override func ready() { body() }
-}
-
-/// Work that is put off to the end of the batch that a loop is in: submissions, used rings, interrupts.
-///
-/// Preallocated and owned by whoever defers it, for longer than it is deferred. Loop thread only.
-open class DeferredCall {
-  /// The loop that runs it.
-  public final var loop: EventLoop { loopReference.takeUnretainedValue() }
-  // Unmanaged, because this is on the hot path, where even a reference that is never released costs two atomic adds.
-  @usableFromInline final let loopReference: Unmanaged<EventLoop>
-  @usableFromInline final var isDeferred = false
-
-  /// Makes a call for `loop`, which outlives it.
-  public init(loop: EventLoop) { loopReference = Unmanaged.passUnretained(loop) }
-
-  /// Runs this once at the end of the loop's outermost batch, or at once where none is open. Loop thread.
-  @inlinable
-  public final func deferToBatchEnd() {
-    if isDeferred { return }
-    loopReference._withUnsafeGuaranteedRef { $0.deferToBatchEnd(self) }
-  }
-
-  /// The work, once for any number of `deferToBatchEnd` before it.
-  open func run() {}
-}
-
-/// A timer of a loop.
-open class LoopTimer {
-  /// The loop that fires it.
-  public unowned let loop: EventLoop
-  /// When it fires, in nanoseconds of `HostClock`; nil while it is not armed.
-  public private(set) final var deadline: UInt64?
-
-  /// Makes a timer that is not armed.
-  public init(loop: EventLoop) { self.loop = loop }
-
-  /// Fires once at a time of `HostClock`, or soon if that has passed; replaces an earlier time. Loop thread. The loop
-  /// keeps the timer until it has fired or is cancelled.
-  public final func arm(atNanoseconds deadline: UInt64) {
-    loop.preconditionOnLoop()
-    if self.deadline == nil { loop.timers.append(self) }
-    self.deadline = deadline
-  }
-
-  /// Does not fire any more. Loop thread.
-  public final func cancel() {
-    guard deadline != nil else { return }
-    deadline = nil
-    loop.timers.removeAll { $0 === self }
-  }
-
-  /// The time has come. Loop thread; may arm the timer again.
-  open func fired() {}
 }

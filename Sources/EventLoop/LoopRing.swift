@@ -20,8 +20,10 @@ open class RingClient {
 ///
 /// Entries are submitted together at the end of the loop's batch, and earlier whenever `submitBatchMax` are queued: fewer
 /// and larger system calls cost less, but the disk should have its first request while the rest are still prepared.
-/// Completions are delivered one by one by `reap`; a nested round of the loop goes on where the outer one was. Loop
-/// thread only.
+/// Completions are delivered one by one by `reap`; a nested round of the loop goes on where the outer one was.
+///
+/// Belongs to the loop thread. While that sleeps and lends the loop's state to others (`EventLoop.setSleepHooks`), a vCPU
+/// may queue entries too; they are submitted by the loop thread, which is woken for it.
 public final class LoopRing {
   /// Entries of the ring.
   public static let entryCount: UInt32 = 128
@@ -33,16 +35,22 @@ public final class LoopRing {
   /// Bits of the user data that are the client's own; a pointer of this process fits.
   static let tokenBits: UInt64 = 48
 
-  private let port: RingPort
+  /// The kernel's side; for reports.
+  public let port: RingPort
   private unowned(unsafe) let loop: EventLoop
   private var submitter: Submitter!
-  private var clients: [Unmanaged<RingClient>] = []
+  // Indexed by client number; those that have left are nil.
+  private var clients: [Unmanaged<RingClient>?] = []
   /// Most entries queued before they are submitted without waiting for the end of the batch.
   public var submitBatchMax = LoopRing.submitBatchDefault
+  /// The loop sleeps in the ring, so its wait submits what a batch leaves: one system call for both.
+  var submitsWithWait = false
   /// Entries filled in and not yet taken by the kernel.
   public private(set) var queuedCount: UInt32 = 0
   /// Entries that the kernel has and has not completed.
   public private(set) var inFlightCount: UInt32 = 0
+  /// Entries of the loop's own monitor among these, which take no room from clients. Written by the monitor.
+  var monitorEntries: UInt32 = 0
   /// System calls made to submit.
   public private(set) var submitCount: UInt64 = 0
   /// The kernel could not take entries (EAGAIN, EBUSY); the loop tries again soon, even where nothing completes.
@@ -66,55 +74,110 @@ public final class LoopRing {
   /// Readable while completions wait; nil where there is nothing to watch.
   var descriptor: Int32? { port.descriptor }
 
-  /// Makes `client` known; it lives as long as the ring.
+  /// Makes `client` known, until `unregister`. Not retained.
   /// - Returns: its number, for `enqueue`.
   public func register(_ client: RingClient) -> UInt64 {
+    let reference = Unmanaged.passUnretained(client)
+    if let free = clients.firstIndex(where: { $0 == nil }) {
+      clients[free] = reference
+      return UInt64(free)
+    }
     precondition(clients.count < Self.clientsMax, "a ring has too many clients")
-    clients.append(Unmanaged.passUnretained(client))
+    clients.append(reference)
     return UInt64(clients.count - 1)
   }
 
+  /// Forgets a client that has nothing in flight.
+  public func unregister(_ number: UInt64) { clients[Int(number)] = nil }
+
   /// Whether another entry may be queued now. A full ring has room again when something completes.
-  public var hasRoom: Bool { queuedCount + inFlightCount < Self.entryCount }
+  public var hasRoom: Bool {
+    queuedCount < Self.entryCount && queuedCount + inFlightCount - monitorEntries < Self.entryCount
+  }
 
   /// Takes an entry to fill in; `hasRoom` said that there is one. Follow with `enqueue`.
   public func takeEntry() -> UnsafeMutablePointer<io_uring_sqe> {
+    guard let entry = tryTakeEntry() else { preconditionFailure("the submission queue is full in spite of hasRoom") }
+    return entry
+  }
+
+  /// Takes an entry to fill in; nil where the submission queue is full and the kernel does not take anything.
+  func tryTakeEntry() -> UnsafeMutablePointer<io_uring_sqe>? {
     if let entry = port.nextEntry() { return entry }
     // As many entries as the ring has can only wait in it if the kernel refused them before.
     submit()
-    guard let entry = port.nextEntry() else { preconditionFailure("the submission queue is full in spite of hasRoom") }
-    return entry
+    return port.nextEntry()
   }
+
+  /// The user data of an entry, by which the kernel is asked to cancel it.
+  public func userData(client: UInt64, token: UInt64) -> UInt64 { client << Self.tokenBits | token }
 
   /// Queues a filled entry for the client; it is submitted with its batch.
   /// - Parameter token: below 2^48.
   public func enqueue(_ entry: UnsafeMutablePointer<io_uring_sqe>, client: UInt64, token: UInt64) {
-    entry.pointee.user_data = client << Self.tokenBits | token
+    entry.pointee.user_data = userData(client: client, token: token)
     queuedCount += 1
-    if queuedCount >= submitBatchMax { submit() } else { submitter.deferToBatchEnd() }
+    let isOnLoop = loop.isOnLoop
+    if isOnLoop && queuedCount >= submitBatchMax {
+      submit()
+    } else if !(isOnLoop && submitsWithWait) {
+      submitter.deferToBatchEnd()
+    }
+  }
+
+  /// Queues a filled entry of the monitor, which submits it together with the next wait.
+  func enqueueForWait(_ entry: UnsafeMutablePointer<io_uring_sqe>, client: UInt64, token: UInt64) {
+    entry.pointee.user_data = userData(client: client, token: token)
+    queuedCount += 1
+    monitorEntries += 1
   }
 
   /// Hands queued entries to the kernel. The kernel may take a part, or nothing yet: what is left is tried again
-  /// after the next completion, or after a moment.
+  /// after the next completion, or after a moment. Loop thread.
   func submit() {
+    loop.preconditionOnLoop()
     needsRetry = false
     while queuedCount > 0 {
       submitCount += 1
-      let result = port.submit()
-      switch result {
-      case 1...:
-        let taken = min(UInt32(result), queuedCount)
-        queuedCount -= taken
-        inFlightCount += taken
-      case -EINTR:
-        continue
-      case 0, -EAGAIN, -EBUSY, -ENOMEM:
-        needsRetry = true
-        return
-      default:
-        preconditionFailure("io_uring_enter refuses our entries: errno \(-result)")
-      }
+      guard submitted(port.submit()) else { return }
     }
+  }
+
+  /// Counts what a system call has taken.
+  /// - Returns: whether it makes sense to try at once with what is left.
+  private func submitted(_ result: Int32) -> Bool {
+    switch result {
+    case 1...:
+      let taken = min(UInt32(result), queuedCount)
+      queuedCount -= taken
+      inFlightCount += taken
+      return true
+    case -EINTR:
+      return true
+    case 0, -EAGAIN, -EBUSY, -ENOMEM:
+      needsRetry = true
+      return false
+    default:
+      preconditionFailure("io_uring_enter refuses our entries: errno \(-result)")
+    }
+  }
+
+  // MARK: Submit and wait, for the monitor that sleeps in the ring
+
+  /// Before a wait: makes what is queued visible to the kernel.
+  /// - Returns: how many entries the wait has to hand over.
+  func prepareToWait() -> UInt32 {
+    needsRetry = false
+    return queuedCount > 0 ? port.flush() : 0
+  }
+
+  /// After a wait that handed over `toSubmit` entries and ended with `result`: -EINTR and -ETIME are as good as any other
+  /// end, since the loop looks at everything anyway.
+  func waited(_ result: Int32, toSubmit: UInt32) {
+    if toSubmit > 0 { submitCount += 1 }
+    let isOver = result == -EINTR || result == -ETIME || (result == 0 && toSubmit == 0)
+    if !isOver { _ = submitted(result) }
+    if result == -EINTR && queuedCount > 0 { needsRetry = true }
   }
 
   /// Whether completions wait, by a look at memory.
@@ -128,9 +191,10 @@ public final class LoopRing {
     while delivered < Self.entryCount, let completion = port.takeCompletion() {
       delivered += 1
       inFlightCount -= 1
-      let client = Int(completion.userData >> Self.tokenBits)
       let token = completion.userData & (1 << Self.tokenBits - 1)
-      clients[client]._withUnsafeGuaranteedRef { $0.completed(token: token, result: completion.result) }
+      if let client = clients[Int(completion.userData >> Self.tokenBits)] {
+        client._withUnsafeGuaranteedRef { $0.completed(token: token, result: completion.result) }
+      }
     }
     if needsRetry && queuedCount > 0 { submit() }
     return delivered > 0

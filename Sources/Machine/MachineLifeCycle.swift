@@ -36,7 +36,11 @@ extension Machine {
     lock.lock()
     defer { lock.unlock() }
     mainLoop.setSleepHooks(before: { [lock] in lock.unlock() }, after: { [lock] in lock.lock() })
-    defer { mainLoop.setSleepHooks(before: {}, after: {}) }
+    mainLoop.claim()
+    defer {
+      mainLoop.release()
+      mainLoop.removeSleepHooks()
+    }
     while !requests.shutdownIsDue {
       runLoopRound()
       if requests.takeReset() { resetDevices() }

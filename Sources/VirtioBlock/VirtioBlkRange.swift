@@ -16,11 +16,11 @@ struct RangeSegment {
   static let bytes: UInt64 = 16
 }
 
-/// Reads the segments of a discard or write-zeroes request, once, checks them all, and sets the slot's request up for the
-/// first one (virtio 1.3 §5.2.6.2).
+/// Reads the segments of a discard or write-zeroes request, once, checks them all, and sets the slot's request up for
+/// the first one (virtio 1.3 §5.2.6.2).
 ///
-/// A flag that the device does not know, or unmap with discard, is UNSUPP; what is too long, too many or outside the disk
-/// is IOERR, and then nothing of the request is done. Empty segments are allowed and skipped.
+/// A flag that the device does not know, or unmap with discard, is UNSUPP; what is too long, too many or outside the
+/// disk is IOERR, and then nothing of the request is done. Empty segments are allowed and skipped.
 /// - Parameter data: the readable buffers behind the header, `byteCount` bytes in `iovecCount` iovecs.
 @inline(never)
 func parseRangeRequest(

@@ -270,7 +270,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     return value
   }
 
-  /// A queue's guest memory made no sense: the device stops until it is reset (§2.1.2, DEVICE_NEEDS_RESET). On the loop.
+  /// A queue's guest memory made no sense: the device stops until it is reset (§2.1.2, DEVICE_NEEDS_RESET). On the
+  /// loop.
   func queueBroke(_ index: Int, fault: QueueFault) {
     guestErrors.report("queue \(index): \(fault); the device stops until the guest resets it")
     queues.forEach { $0.pause() }

@@ -46,7 +46,7 @@ final class VirtioBlockQueue: BlockClient {
     override func run() { queue.publishUsed() }
   }
 
-  private final class DoorbellHandler: DescriptorHandler {
+  private final class DoorbellHandler: DescriptorHandler, @unchecked Sendable {
     unowned(unsafe) let queue: VirtioBlockQueue
     init(queue: VirtioBlockQueue) {
       self.queue = queue

@@ -76,7 +76,8 @@ final class VirtioPCITransport: RegisterBlock {
     case TransportLayout.commonOffset: writeCommon(offset, width, value)
     case TransportLayout.deviceOffset: writeDevice(offset - TransportLayout.deviceOffset, width, value)
     case TransportLayout.notifyOffset:
-      // Reached where no accelerator took the doorbell as an eventfd: an unusual width, or through the access capability.
+      // Reached where no accelerator took the doorbell as an eventfd: an unusual width, or through the access
+      // capability.
       let queue = Int((offset - TransportLayout.notifyOffset) / TransportLayout.notifyMultiplier)
       if queue < device.queues.count { device.queues[queue].event.signal() }
     default: break

@@ -127,5 +127,8 @@ final class TestOperation {
     iovecs.deallocate()
   }
 
+  /// Puts `bytes`, as many as the operation has, into its memory.
+  func fill(_ bytes: [UInt8]) { memory.copyMemory(from: bytes, byteCount: byteCount) }
+
   var bytes: [UInt8] { Array(UnsafeRawBufferPointer(start: memory, count: byteCount)) }
 }

@@ -14,6 +14,10 @@ private let ioUringWorks: Bool = {
   } catch { return false }
 }()
 
+private let usableSetups: [RingSetup] = RingSetup.forSleepersInTheRing.filter { setup in
+  (try? KernelRing(entries: 1, attempts: [setup])) != nil
+}
+
 @Suite(.enabled(if: ioUringWorks, "io_uring is not permitted here")) struct KernelRingTests {
   private final class TokenClient: RingClient {
     var tokens: [UInt64] = []
@@ -23,10 +27,11 @@ private let ioUringWorks: Bool = {
     }
   }
 
-  @Test func completionsBeyondTheCompletionQueueAreKeptByTheKernelAndFetched() throws {
+  @Test(arguments: usableSetups)
+  func completionsBeyondTheCompletionQueueAreKeptByTheKernelAndFetched(setup: RingSetup) throws {
     // The completion queue has twice the entries: most of these overflow it.
     let entryCount: UInt32 = 4
-    let ring = try KernelRing(entries: entryCount)
+    let ring = try KernelRing(entries: entryCount, attempts: [setup])
     let total = UInt64(entryCount) * 10
     for index in 0..<total {
       let entry = try #require(ring.nextEntry())
@@ -51,9 +56,10 @@ private let ioUringWorks: Bool = {
     #expect(ring.nextEntry() != nil)
   }
 
-  @Test func completionWakesALoopThatSleeps() throws {
-    let loop = try EventLoop(name: "test")
-    let ring = try loop.ring()
+  @Test(arguments: usableSetups.filter { !$0.contains(.deferredTaskWork) }, [LoopMonitor.poll, .epoll])
+  func completionWakesALoopThatSleepsInAnotherMonitor(setup: RingSetup, monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
+    let ring = loop.install(try KernelRing(entries: LoopRing.entryCount, attempts: [setup]))
     let client = TokenClient()
     let number = ring.register(client)
     let event = try EventDescriptor()

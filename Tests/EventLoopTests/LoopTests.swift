@@ -9,8 +9,8 @@ import Testing
 @Suite struct LoopTests {
   // MARK: Bottom halves
 
-  @Test func bottomHalfScheduledTwiceRunsOnce() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func bottomHalfScheduledTwiceRunsOnce(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let work = CountingWork(loop: loop)
     work.schedule()
     work.schedule()
@@ -19,8 +19,8 @@ import Testing
     #expect(!loop.runOnce(mayBlock: false))
   }
 
-  @Test func bottomHalfMayScheduleItselfForTheNextRound() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func bottomHalfMayScheduleItselfForTheNextRound(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let work = CountingWork(loop: loop)
     work.onRun = { if work.runs.load(ordering: .relaxed) < 3 { work.schedule() } }
     work.schedule()
@@ -31,8 +31,8 @@ import Testing
     #expect(!loop.runOnce(mayBlock: false))
   }
 
-  @Test func bottomHalvesRunInTheOrderInWhichTheyWereScheduled() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func bottomHalvesRunInTheOrderInWhichTheyWereScheduled(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     var order: [Int] = []
     let work = (0..<5).map { index in
       let half = CountingWork(loop: loop)
@@ -44,8 +44,9 @@ import Testing
     #expect(order == [3, 1, 4, 0, 2])
   }
 
-  @Test func cancelledBottomHalfDoesNotRunAndMayBeScheduledAgain() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func cancelledBottomHalfDoesNotRunAndMayBeScheduledAgain(monitor: LoopMonitor) throws
+  {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let work = CountingWork(loop: loop)
     work.schedule()
     work.cancel()
@@ -56,8 +57,8 @@ import Testing
     #expect(work.runs.load(ordering: .relaxed) == 1)
   }
 
-  @Test func cancelledBottomHalfMayGoAwayAtOnce() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func cancelledBottomHalfMayGoAwayAtOnce(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     var order: [Int] = []
     var work: [CountingWork?] = (0..<3).map { index in
       let half = CountingWork(loop: loop)
@@ -73,8 +74,9 @@ import Testing
     #expect(order == [0, 2])
   }
 
-  @Test(arguments: [0, 1, 2]) func bottomHalfMayCancelOthersOfItsRound(cancelled: Int) throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: [0, 1, 2], usableMonitors)
+  func bottomHalfMayCancelOthersOfItsRound(cancelled: Int, monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     var order: [Int] = []
     let work = (0..<4).map { index in
       let half = CountingWork(loop: loop)
@@ -93,9 +95,11 @@ import Testing
     #expect(order == [0, 1, 2, 3, 4].filter { $0 != cancelled + 1 })
   }
 
-  @Test func nestedRoundRunsTheBottomHalvesThatTheOuterRoundHadTaken() throws {
+  @Test(arguments: usableMonitors) func nestedRoundRunsTheBottomHalvesThatTheOuterRoundHadTaken(monitor: LoopMonitor)
+    throws
+  {
     // The first waits in a nested round for what the second does: without this a drain inside a bottom half would hang.
-    let loop = try EventLoop(name: "test")
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let first = CountingWork(loop: loop)
     let second = CountingWork(loop: loop)
     var ranInside = false
@@ -112,8 +116,8 @@ import Testing
 
   // MARK: Waking
 
-  @Test func foreignThreadWakesASleepingLoop() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func foreignThreadWakesASleepingLoop(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let asleep = DispatchGate()
     loop.setSleepHooks(before: { asleep.open() }, after: {})
     let work = CountingWork(loop: loop)
@@ -127,8 +131,8 @@ import Testing
     #expect(work.runs.load(ordering: .relaxed) == 1)
   }
 
-  @Test func awakeLoopIsNotWrittenTo() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func awakeLoopIsNotWrittenTo(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let work = CountingWork(loop: loop)
     for _ in 0..<10 {
       work.schedule()
@@ -138,8 +142,8 @@ import Testing
     #expect(loop.wakeStatistics.eventWrites == 0)
   }
 
-  @Test func policyAlwaysWritesEveryTime() throws {
-    let loop = try EventLoop(name: "test", wakePolicy: .always)
+  @Test(arguments: usableMonitors) func policyAlwaysWritesEveryTime(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", wakePolicy: .always, monitor: monitor)
     let work = CountingWork(loop: loop)
     for _ in 0..<10 {
       work.schedule()
@@ -148,10 +152,10 @@ import Testing
     #expect(loop.wakeStatistics.eventWrites == 10)
   }
 
-  @Test(arguments: [WakePolicy.elided, .always])
-  func noWorkOfManyThreadsIsEverLost(policy: WakePolicy) throws {
+  @Test(arguments: [WakePolicy.elided, .always], usableMonitors)
+  func noWorkOfManyThreadsIsEverLost(policy: WakePolicy, monitor: LoopMonitor) throws {
     // The loop has no timer: one lost wakeup and this never ends (the watchdog of the test run tells).
-    let loop = try EventLoop(name: "test", wakePolicy: policy)
+    let loop = try EventLoop(name: "test", wakePolicy: policy, monitor: monitor)
     let threadCount = 4
     let handovers = 5000
     let done = Atomic<Int>(0)
@@ -172,16 +176,16 @@ import Testing
     #expect(done.load(ordering: .relaxed) == threadCount * handovers)
   }
 
-  @Test func executedClosuresRunInOrder() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func executedClosuresRunInOrder(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let order = Mutex<[Int]>([])
     for index in 0..<100 { loop.execute { order.withLock { $0.append(index) } } }
     while loop.runOnce(mayBlock: false) {}
     #expect(order.withLock { $0 } == Array(0..<100))
   }
 
-  @Test func sleepHooksSurroundOnlyASleep() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func sleepHooksSurroundOnlyASleep(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     var calls: [String] = []
     loop.setSleepHooks(before: { calls.append("before") }, after: { calls.append("after") })
     loop.runOnce(mayBlock: false)
@@ -196,8 +200,8 @@ import Testing
 
   // MARK: Descriptors
 
-  @Test func handlerRemovedByAnotherInTheSameRoundIsNotCalled() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func handlerRemovedByAnotherInTheSameRoundIsNotCalled(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let events = try [EventDescriptor(), EventDescriptor()]
     var called: [Int] = []
     for index in 0..<2 {
@@ -212,8 +216,8 @@ import Testing
     #expect(called.count == 1)
   }
 
-  @Test func handlerMayRemoveItselfAndCloseItsDescriptor() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func handlerMayRemoveItselfAndCloseItsDescriptor(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     var event: EventDescriptor? = try EventDescriptor()
     let number = event!.number
     var calls = 0
@@ -229,8 +233,8 @@ import Testing
     #expect(calls == 1)
   }
 
-  @Test func nestedRoundInACallbackServesOthers() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func nestedRoundInACallbackServesOthers(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let events = try [EventDescriptor(), EventDescriptor()]
     var inner = 0
     var outer = 0
@@ -252,8 +256,8 @@ import Testing
 
   // MARK: Batches
 
-  @Test func deferredCallRunsOnceAtTheOutermostEnd() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func deferredCallRunsOnceAtTheOutermostEnd(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let call = CountingCall(loop: loop)
     loop.beginBatch()
     loop.beginBatch()
@@ -267,8 +271,8 @@ import Testing
     #expect(call.runs == 2)
   }
 
-  @Test func whatDeferredCallsDeferRunsInTheSameEnd() throws {
-    let loop = try EventLoop(name: "test")
+  @Test(arguments: usableMonitors) func whatDeferredCallsDeferRunsInTheSameEnd(monitor: LoopMonitor) throws {
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let second = CountingCall(loop: loop)
     let first = CountingCall(loop: loop)
     first.onRun = { loop.deferToBatchEnd(second) }
@@ -278,9 +282,9 @@ import Testing
     #expect(second.runs == 1)
   }
 
-  @Test func nestedRoundRunsWhatItsCallersHaveDeferred() throws {
+  @Test(arguments: usableMonitors) func nestedRoundRunsWhatItsCallersHaveDeferred(monitor: LoopMonitor) throws {
     // A callback that waits for I/O in a nested round must not wait for a submission that its own batch puts off.
-    let loop = try EventLoop(name: "test")
+    let loop = try EventLoop(name: "test", monitor: monitor)
     let call = CountingCall(loop: loop)
     loop.beginBatch()
     loop.deferToBatchEnd(call)

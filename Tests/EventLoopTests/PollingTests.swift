@@ -25,10 +25,20 @@ import Testing
   @Test func oneSlowEventDoesNotSwitchItOffForGood() {
     var polling = AdaptivePolling(nsMax: 100_000)
     polling.eventCame(after: 30_000)
+    let before = polling.ns
     polling.eventCame(after: 5_000_000)
-    #expect(polling.ns == 0)
+    #expect(polling.ns == before / 2)
     polling.eventCame(after: 30_000)
-    #expect(polling.ns >= 30_000)
+    #expect(polling.ns == before)
+  }
+
+  @Test func onlySlowEventsSwitchItOffAndAFastOneStartsItAgain() {
+    var polling = AdaptivePolling(nsMax: 100_000)
+    polling.eventCame(after: 100_000)
+    for _ in 0..<10 { polling.eventCame(after: 5_000_000) }
+    #expect(polling.ns == 0)
+    polling.eventCame(after: 1_000)
+    #expect(polling.ns == AdaptivePolling.nsStart)
   }
 
   @Test func neverPollsWithALimitOfZero() {
@@ -39,7 +49,7 @@ import Testing
 }
 
 /// Work that is always found by polling, and never through the descriptor.
-private final class BusyHandler: DescriptorHandler {
+private final class BusyHandler: DescriptorHandler, @unchecked Sendable {
   var onPoll: () -> Bool = { true }
   var isRemoved = false
   override func poll() -> Bool {
@@ -64,7 +74,7 @@ private final class BusyHandler: DescriptorHandler {
     event = try EventDescriptor()
   }
 
-  private final class MemoryHandler: DescriptorHandler {
+  private final class MemoryHandler: DescriptorHandler, @unchecked Sendable {
     var hasWork = true
     var polls = 0
     var began = 0

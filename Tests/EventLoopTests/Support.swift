@@ -6,6 +6,11 @@ import Testing
 
 @testable import EventLoop
 
+/// The monitors that this host lets us use.
+let usableMonitors: [LoopMonitor] = LoopMonitor.allCases.filter { monitor in
+  monitor != .auto && (try? EventLoop(name: "probe", monitor: monitor)) != nil
+}
+
 /// Counts its runs.
 final class CountingWork: BottomHalf, @unchecked Sendable {
   let runs = Atomic<Int>(0)

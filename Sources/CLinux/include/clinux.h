@@ -20,6 +20,8 @@ extern const int clinux_RWF_DSYNC;
 extern const unsigned long clinux_BLKGETSIZE64;
 extern const unsigned long clinux_BLKSSZGET;
 extern const unsigned long clinux_BLKPBSZGET;
+extern const unsigned long clinux_BLKDISCARD;
+extern const unsigned long clinux_BLKZEROOUT;
 
 int clinux_open(const char *path, int flags, int mode);
 int clinux_close(int fd);
@@ -29,6 +31,20 @@ ssize_t clinux_read(int fd, void *buffer, size_t count);
 ssize_t clinux_write(int fd, const void *buffer, size_t count);
 ssize_t clinux_pread(int fd, void *buffer, size_t count, off_t offset);
 ssize_t clinux_pwrite(int fd, const void *buffer, size_t count, off_t offset);
+/// What epoll says of a descriptor: poll(2)'s events, and the token that it was registered with.
+typedef struct __attribute__((packed)) {
+  uint32_t events;
+  uint64_t token;
+} clinux_epoll_event;
+extern const int clinux_EPOLL_CTL_ADD;
+extern const int clinux_EPOLL_CTL_MOD;
+extern const int clinux_EPOLL_CTL_DEL;
+int clinux_epoll_create(void);
+int clinux_epoll_ctl(int epoll, int operation, int fd, uint32_t events, uint64_t token);
+/// Waits at most `timeout_ns` (UINT64_MAX: without end); the number of events, or a negative errno value.
+int clinux_epoll_wait(int epoll, clinux_epoll_event *events, int count, uint64_t timeout_ns);
+ssize_t clinux_preadv2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags);
+ssize_t clinux_pwritev2(int fd, const struct iovec *iovecs, int count, off_t offset, int flags);
 int clinux_memfd_create(const char *name);
 int clinux_ftruncate(int fd, off_t length);
 int clinux_fallocate(int fd, int mode, off_t offset, off_t length);
@@ -38,6 +54,8 @@ int clinux_mmap(void **out, void *hint, size_t length, int prot, int flags, int 
 int clinux_munmap(void *address, size_t length);
 int clinux_madvise(void *address, size_t length, int advice);
 int clinux_ioctl(int fd, unsigned long request, uintptr_t argument);
+/// An ioctl that takes a range of bytes: BLKDISCARD, BLKZEROOUT.
+int clinux_ioctl_range(int fd, unsigned long request, uint64_t start, uint64_t length);
 int clinux_fcntl(int fd, int command, long argument);
 /// Takes an open-file-description lock on [start, start + length), exclusive or shared, without waiting.
 int clinux_ofd_lock(int fd, int exclusive, off_t start, off_t length);
