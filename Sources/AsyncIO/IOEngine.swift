@@ -39,6 +39,9 @@ open class IOEngine {
   /// Whether the engine does such operations itself; what it does not do goes to a thread pool.
   open func supports(_ opcode: IOOpcode) -> Bool { true }
 
+  /// Whether a write with `forceUnitAccess` is durable when it completes. Where it is not, the submitter flushes after it.
+  open var hasNativeFUA: Bool { true }
+
   /// What the engine uses of what the host offers, in words; for reports.
   open var features: [String] { [] }
 

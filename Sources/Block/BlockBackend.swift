@@ -1,58 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Block: the request, the backend that a device talks to, and the drivers behind it. It knows nothing of devices or vCPUs.
+// Block: the request, the backend that a device talks to, and the drivers behind it. It knows nothing of devices or
+// vCPUs.
 import EventLoop
 import Glibc
 import Synchronization
 
-/// How host caches are used for a disk, with QEMU's names and meanings.
-public enum CacheMode: String, CaseIterable, Sendable {
-  /// O_DIRECT, and the guest sees a disk with a volatile write cache.
-  case none
-  /// The host's page cache, and a disk with a volatile write cache. The default.
-  case writeback
-  /// The host's page cache; every write is durable when it completes.
-  case writethrough
-  /// O_DIRECT; every write is durable when it completes.
-  case directsync
-  /// The host's page cache; flushes do nothing. Data is lost when the host fails.
-  case unsafe
-
-  /// Whether the host's page cache is bypassed.
-  public var isDirect: Bool { self == .none || self == .directsync }
-  /// Whether writes may be volatile until a flush.
-  public var hasWriteCache: Bool { self != .writethrough && self != .directsync }
-}
-
-/// What a user says of a disk, beside where its bytes are.
-public struct BlockConfiguration: Sendable {
-  /// How host caches are used.
-  public var cache = CacheMode.writeback
-  /// The guest may only read.
-  public var isReadOnly = false
-  /// What the guest reads as serial number.
-  public var serial = ""
-
-  /// A writable disk with the default cache mode and no serial number.
-  public init() {}
-}
-
-/// Counts of a backend since it was made.
-public struct BlockStatistics: Equatable, Sendable {
-  /// Requests completed without error, by operation.
-  public var reads: UInt64 = 0, writes: UInt64 = 0, flushes: UInt64 = 0
-  /// Bytes moved by them.
-  public var readBytes: UInt64 = 0, writtenBytes: UInt64 = 0
-  /// Requests completed with an error.
-  public var errors: UInt64 = 0
-}
-
 /// A disk as devices see it: checks, write-cache policy, statistics and draining, in front of one driver.
 ///
-/// Belongs to its loop's thread. A request that was submitted is completed exactly once through its client, never from
-/// inside `submit`.
-public final class BlockBackend {
-  /// The loop that requests run on.
-  public let loop: EventLoop
+/// Belongs to its loop's thread, where nothing else is said. A request that was submitted is completed exactly once
+/// through its client, never from inside `submit`. `move` takes it to another loop.
+public final class BlockBackend: BlockDriverOwner {
   /// Where the bytes are; the backend owns it.
   public let driver: BlockDriver
   /// Usable length in bytes: whole sectors of 512. The tail of an image of another length cannot be reached.
@@ -63,15 +20,42 @@ public final class BlockBackend {
   public let cache: CacheMode
   /// What the guest reads as serial number.
   public let serial: String
-  /// Requests submitted and not completed.
-  public private(set) var inFlight = 0
+  /// Requests submitted and not completed, kept ones included.
+  public internal(set) var inFlight = 0
   /// What has been done so far.
-  public private(set) var statistics = BlockStatistics()
+  public var statistics: BlockStatistics {
+    var all = counts
+    all.merged = driver.mergedRequestCount
+    return all
+  }
+  var counts = BlockStatistics()
+  /// What becomes of requests that fail.
+  let readErrorPolicy: ErrorPolicy
+  let writeErrorPolicy: ErrorPolicy
+  /// Told, on the loop, that a request has failed under a policy that stops the machine: what it was and the errno
+  /// value, positive. Once, until `resume` or `reportStopped`. While nobody listens, such errors are reported to the
+  /// guest.
+  public var onStop: ((BlockOperation, Int32) -> Void)?
+  /// Requests that failed and wait for `resume`, in the order in which they failed.
+  var stopped = RequestQueue()
+  /// Requests that came while the backend was paused, in order.
+  var held = RequestQueue()
+  /// Calls of `pause` without their `unpause`.
+  var pauseDepth = 0
   // Written by a vCPU thread under the machine lock when a guest toggles its write cache, read by the loop.
-  private let writeCache: Atomic<Bool>
-  // The same object twice: owned here, and unmanaged for the hot path, which counts no references.
-  private var completions: CompletionList?
-  private var completionsReference: Unmanaged<CompletionList>?
+  let writeCache: Atomic<Bool>
+  /// The write cache was turned off, and what was volatile then has not been taken care of. Set by the thread that
+  /// turned it off, taken by the loop.
+  let flushIsDue = Atomic<Bool>(false)
+  /// Where other threads find the loop.
+  let home: Mutex<Home>
+  /// Makes durable what was written before the write cache was turned off.
+  var settling = Settling()
+  // One list for each loop that the backend has been on: a round of a loop that it has left may still hold on to its
+  // list.
+  private var completionLists: [(loop: EventLoop, list: CompletionList)] = []
+  // The list of the loop that it is on; unmanaged for the hot path, which counts no references.
+  private var completions: Unmanaged<CompletionList>?
 
   /// Bytes of a sector, the unit of disk addresses.
   public static let sectorBytes: UInt64 = 512
@@ -79,36 +63,57 @@ public final class BlockBackend {
   /// Puts a backend in front of `driver`.
   public init(driver: BlockDriver, loop: EventLoop, configuration: BlockConfiguration) {
     self.driver = driver
-    self.loop = loop
     byteCount = driver.byteCount - driver.byteCount % Self.sectorBytes
     isReadOnly = configuration.isReadOnly
     cache = configuration.cache
     serial = configuration.serial
+    readErrorPolicy = configuration.readErrorPolicy
+    writeErrorPolicy = configuration.writeErrorPolicy
     writeCache = Atomic(configuration.cache.hasWriteCache)
-    driver.backendReference = Unmanaged.passUnretained(self)
-    let list = CompletionList(backend: self)
-    completions = list
-    completionsReference = Unmanaged.passUnretained(list)
+    home = Mutex(Home(loop: loop))
+    super.init(loop: loop)
+    driver.ownerReference = Unmanaged.passUnretained(self)
+    settling.flush = InternalFlush(backend: self)
+    completeOn(loop)
+  }
+
+  /// Completions arrive on `loop` from here on.
+  func completeOn(_ loop: EventLoop) {
+    self.loop = loop
+    let list: CompletionList
+    if let known = completionLists.first(where: { $0.loop === loop }) {
+      list = known.list
+    } else {
+      list = CompletionList(backend: self, loop: loop)
+      completionLists.append((loop, list))
+    }
+    completions = Unmanaged.passUnretained(list)
   }
 
   /// Smallest unit that the guest should address, bytes.
   public var logicalBlockBytes: Int { driver.logicalBlockBytes }
   /// Unit that the disk writes at its best, bytes.
   public var physicalBlockBytes: Int { driver.physicalBlockBytes }
+  /// Whether discard requests are served.
+  public var supportsDiscard: Bool { driver.supportsDiscard }
+  /// Whether write-zeroes requests are served.
+  public var supportsWriteZeroes: Bool { driver.supportsWriteZeroes }
+  /// Unit in which discarding frees anything, bytes.
+  public var discardGranularityBytes: Int { max(driver.discardGranularityBytes, driver.logicalBlockBytes) }
   /// What `writeCacheEnabled` is until a guest changes it.
   public var writeCacheDefault: Bool { cache.hasWriteCache }
-
-  /// Whether writes may be volatile until a flush; while it is false, each write is durable when it completes. Any thread.
-  public var writeCacheEnabled: Bool {
-    get { writeCache.load(ordering: .relaxed) }
-    set { writeCache.store(newValue, ordering: .relaxed) }
-  }
 
   // MARK: Requests. Loop thread.
 
   /// Takes a request. Its range has been checked by the device; a request that may not be is refused all the same.
   public func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     inFlight += 1
+    if pauseDepth > 0 { held.append(request) } else { accept(request) }
+  }
+
+  /// Checks a request and hands it to the driver.
+  @inline(__always)
+  func accept(_ request: UnsafeMutablePointer<BlockRequest>) {
     switch request.pointee.operation {
     case .read:
       guard isInRange(request) else { return refuse(request, -EINVAL) }
@@ -121,6 +126,7 @@ public final class BlockBackend {
     case .discard, .writeZeroes:
       guard isInRange(request) else { return refuse(request, -EINVAL) }
       guard !isReadOnly else { return refuse(request, -EPERM) }
+      if !writeCacheEnabled { request.pointee.forceUnitAccess = true }
     }
     driver.submit(request)
   }
@@ -134,16 +140,16 @@ public final class BlockBackend {
   @inline(never)
   private func refuse(_ request: UnsafeMutablePointer<BlockRequest>, _ result: Int32) {
     request.pointee.result = result
+    request.pointee.isAnswered = result != 0
     completeLater(request)
   }
 
-  /// Takes a request whose `result` is known already, and completes it at the end of the batch. For drivers; loop thread.
-  public func completeLater(_ request: UnsafeMutablePointer<BlockRequest>) {
-    completionsReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.append(request) }
+  public override func completeLater(_ request: UnsafeMutablePointer<BlockRequest>) {
+    completions.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.append(request) }
   }
 
-  /// The driver has finished a request; `request.result` is set. Called by the driver, never from inside its `submit`.
-  public func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
+  public override func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
+    if (request.pointee.result != 0 || !writeCacheEnabled) && keeps(request) { return }
     inFlight -= 1
     count(request)
     // A device sets the flag anew or leaves it to the write-cache policy.
@@ -151,27 +157,28 @@ public final class BlockBackend {
     request.pointee.client.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.completed(request) }
   }
 
+  /// Whether a request does not complete yet: it failed and is tried again later, or it is to be flushed first.
+  @inline(never)
+  private func keeps(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
+    request.pointee.result != 0 ? keepsFailed(request) : settles(request)
+  }
+
   @inline(__always)
   private func count(_ request: UnsafeMutablePointer<BlockRequest>) {
     if request.pointee.result != 0 {
-      statistics.errors += 1
+      counts.errors += 1
       return
     }
     switch request.pointee.operation {
     case .read:
-      statistics.reads += 1
-      statistics.readBytes += request.pointee.byteCount
+      counts.reads += 1
+      counts.readBytes += request.pointee.byteCount
     case .write:
-      statistics.writes += 1
-      statistics.writtenBytes += request.pointee.byteCount
-    case .flush: statistics.flushes += 1
-    case .discard, .writeZeroes: break
+      counts.writes += 1
+      counts.writtenBytes += request.pointee.byteCount
+    case .flush: counts.flushes += 1
+    case .discard: counts.discards += 1
+    case .writeZeroes: counts.zeroes += 1
     }
-  }
-
-  /// Runs the loop until nothing is in flight. Loop thread, in nested rounds; what clients submit meanwhile is waited for
-  /// as well, so they are paused first.
-  public func drain() {
-    while inFlight > 0 { loop.runOnce(mayBlock: true) }
   }
 }

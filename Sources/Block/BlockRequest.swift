@@ -14,6 +14,10 @@ public enum BlockOperation: UInt8, Sendable {
   case discard
   /// The range reads as zeroes afterwards.
   case writeZeroes
+
+  /// Whether the operation is on a range alone, without data.
+  @inline(__always)
+  var isRange: Bool { self == .discard || self == .writeZeroes }
 }
 
 /// One request to a disk, in a slot that its device preallocated, lent to the block layer until `completed`.
@@ -25,7 +29,7 @@ public struct BlockRequest {
   public var io = IOOperation()
   /// What to do.
   public var operation: BlockOperation = .read
-  /// Durable on completion (FUA), for writes.
+  /// Durable on completion (FUA), for all that change the disk.
   public var forceUnitAccess = false
   /// For writeZeroes: the range may be unmapped.
   public var mayUnmap = false
@@ -41,6 +45,8 @@ public struct BlockRequest {
   public var slot: Int32 = 0
   /// 0, or a negative errno value; valid when `completed` is called.
   public var result: Int32 = 0
+  /// `result` is the block layer's own answer, which no error policy changes.
+  var isAnswered = false
   /// Who hears of the completion. Not retained: the device drains before it goes away.
   public var client: Unmanaged<BlockClient>?
   /// Links the block layer's lists while the request is lent.

@@ -7,35 +7,33 @@ import Glibc
 /// Reads, and writes whose range is aligned, only need their data in a better place. A write of a part of a block needs
 /// the block read first, changed and written back whole. Nothing else may run meanwhile, or the write-back would undo
 /// what was written beside it: such a write waits until everything before it is done, and everything after it waits for
-/// it. Loop thread only; allocates, which is why guests do well to keep to the block size that the disk tells them.
+/// it. Zeroes come here with what `RangeServer` left of them: a part of a block at either end. Loop thread only;
+/// allocates, which is why guests do well to keep to the block size that the disk tells them.
 final class Bouncer {
   /// Requests on the detour at a time, so that no guest can make the host allocate more than that many windows.
   static let activeMax = 16
 
   private unowned(unsafe) let driver: FileDriver
-  // Requests that have to wait here, oldest first, linked by `next`.
-  private var first: UnsafeMutablePointer<BlockRequest>?
-  private var last: UnsafeMutablePointer<BlockRequest>?
+  // Requests that have to wait here.
+  private var waiting = RequestQueue()
   private var active: [BouncedRequest] = []
   private var isExclusive = false
 
   init(driver: FileDriver) { self.driver = driver }
 
   /// Whether requests have to queue up here even if they are aligned.
-  var isBusy: Bool { isExclusive || first != nil }
+  var isBusy: Bool { isExclusive || !waiting.isEmpty }
 
   /// Takes a request, aligned or not.
   func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
-    request.pointee.next = nil
-    if let last { last.pointee.next = request } else { first = request }
-    last = request
+    waiting.append(request)
     pump()
   }
 
   /// Starts what may start: something that others waited for is done.
   func pump() {
-    while let request = first, !isExclusive {
-      let isDirect = driver.isAligned(request)
+    while let request = waiting.first, !isExclusive {
+      let isDirect = driver.isDirect(request)
       if !isDirect {
         if active.count == Self.activeMax { return }
         if driver.changesPartOfBlock(request) {
@@ -43,8 +41,7 @@ final class Bouncer {
           isExclusive = true
         }
       }
-      first = request.pointee.next
-      if first == nil { last = nil }
+      _ = waiting.takeFirst()
       if isDirect {
         driver.start(request)
       } else {
@@ -55,7 +52,8 @@ final class Bouncer {
     }
   }
 
-  /// A request has gone its way. Called from inside the request's completion, so the object must live to the end of this.
+  /// A request has gone its way. Called from inside the request's completion, so the object must live to the end of
+  /// this.
   fileprivate func done(_ bounced: BouncedRequest, _ result: Int32) {
     guard let index = active.firstIndex(where: { $0 === bounced }) else { return }
     withExtendedLifetime(active.remove(at: index)) {
@@ -80,6 +78,9 @@ private final class BouncedRequest: IOCompletionSink {
   private let vector = UnsafeMutablePointer<iovec>.allocate(capacity: 1)
   /// First byte on the disk after the request's blocks.
   private let end: UInt64
+  private let isZeroes: Bool
+  /// Most bytes of this request's windows.
+  private let windowBytes: Int
   /// The window: first byte on the disk, and length.
   private var start: UInt64
   private var byteCount: Int
@@ -92,9 +93,13 @@ private final class BouncedRequest: IOCompletionSink {
     self.bouncer = bouncer
     self.driver = driver
     let unit = UInt64(driver.alignment.offset)
+    isZeroes = request.pointee.operation == .writeZeroes
     start = request.pointee.offset / unit * unit
     end = (request.pointee.offset + request.pointee.byteCount + unit - 1) / unit * unit
-    byteCount = Int(min(end - start, UInt64(Self.windowBytesMax)))
+    // Parts of blocks at the ends are all that is left of a range of zeroes.
+    if isZeroes && start == request.pointee.offset { start = driver.wholeBlocks(request).upperBound }
+    windowBytes = isZeroes ? Int(unit) : Self.windowBytesMax
+    byteCount = Int(min(end - start, UInt64(windowBytes)))
     buffer = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: max(driver.alignment.memory, 16))
     super.init()
     operation.initialize(to: IOOperation())
@@ -116,7 +121,7 @@ private final class BouncedRequest: IOCompletionSink {
   /// Serves the window.
   func serveWindow() {
     if request.pointee.operation == .write && data.count == byteCount {
-      copy(toGuest: false)
+      fill()
       transfer(.write)
     } else {
       transfer(.read)
@@ -126,32 +131,45 @@ private final class BouncedRequest: IOCompletionSink {
   private func transfer(_ opcode: IOOpcode) {
     vector.initialize(to: iovec(iov_base: buffer, iov_len: byteCount))
     operation.pointee.opcode = opcode
-    operation.pointee.forceUnitAccess = opcode == .write && request.pointee.forceUnitAccess
+    operation.pointee.forceUnitAccess = opcode == .write && request.pointee.forceUnitAccess && driver.hasNativeFUA
     operation.pointee.descriptor = driver.descriptor
     operation.pointee.offset = start
     operation.pointee.iovecs = vector
     operation.pointee.iovecCount = 1
     operation.pointee.byteCount = byteCount
     operation.pointee.sink = Unmanaged.passUnretained(self)
-    driver.engine.submit(operation)
+    driver.carry(operation)
   }
 
   override func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
-    guard operation.pointee.result == 0 else {
+    guard operation.pointee.result == 0 && operation.pointee.opcode != .flush else {
       bouncer.done(self, operation.pointee.result)
       return
     }
     if operation.pointee.opcode == .read {
-      let isRead = request.pointee.operation == .read
-      copy(toGuest: isRead)
-      if !isRead {
+      if request.pointee.operation != .read {
+        fill()
         transfer(.write)
         return
       }
+      copy(toGuest: true)
     }
     start += UInt64(byteCount)
-    byteCount = Int(min(end - start, UInt64(Self.windowBytesMax)))
-    if byteCount > 0 { serveWindow() } else { bouncer.done(self, 0) }
+    if isZeroes { start = max(start, driver.wholeBlocks(request).upperBound) }
+    byteCount = Int(min(end - start, UInt64(windowBytes)))
+    if byteCount > 0 {
+      serveWindow()
+    } else if request.pointee.operation != .read && request.pointee.forceUnitAccess && !driver.hasNativeFUA {
+      operation.pointee.opcode = .flush
+      driver.carry(operation)
+    } else {
+      bouncer.done(self, 0)
+    }
+  }
+
+  /// Puts the request's data into the window.
+  private func fill() {
+    if isZeroes { memset(buffer + data.lowerBound, 0, data.count) } else { copy(toGuest: false) }
   }
 
   /// Copies the request's part of the window, and steps on in the scatter list.

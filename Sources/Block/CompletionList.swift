@@ -3,9 +3,9 @@ import EventLoop
 
 /// Requests whose result is known already, in order, delivered together at the end of the loop's batch.
 ///
-/// What is delivered is taken first, and what clients submit meanwhile waits for the next round: a client that answers each
-/// completion with another request keeps nobody else from the loop. A client may run the loop again; the nested round
-/// delivers what is left, so it may wait for requests of its own batch. Loop thread only.
+/// What is delivered is taken first, and what clients submit meanwhile waits for the next round: a client that answers
+/// each completion with another request keeps nobody else from the loop. A client may run the loop again; the nested
+/// round delivers what is left, so it may wait for requests of its own batch. Loop thread only.
 final class CompletionList: DeferredCall {
   private let backend: Unmanaged<BlockBackend>
   // Requests that have come since the last delivery began.
@@ -19,11 +19,11 @@ final class CompletionList: DeferredCall {
   private let nextRound: NextRound
   private let rest: Rest
 
-  init(backend: BlockBackend) {
+  init(backend: BlockBackend, loop: EventLoop) {
     self.backend = Unmanaged.passUnretained(backend)
-    nextRound = NextRound(loop: backend.loop)
-    rest = Rest(loop: backend.loop)
-    super.init(loop: backend.loop)
+    nextRound = NextRound(loop: loop)
+    rest = Rest(loop: loop)
+    super.init(loop: loop)
     nextRound.list = self
     rest.list = self
   }

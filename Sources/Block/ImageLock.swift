@@ -18,7 +18,8 @@ enum ImageLock {
   private static let resize = 3
 
   /// Takes the locks of a reader or a writer on an open image; they go when the descriptor is closed.
-  /// - Returns: false where another process excludes us. A file system without locks locks nothing, and true is returned.
+  /// - Returns: false where another process excludes us. A file system without locks locks nothing, and true is
+  ///   returned.
   static func take(_ descriptor: Int32, forWriting: Bool) -> Bool {
     let used = forWriting ? [consistentRead, write] : [consistentRead]
     // A reader does not want to see the image change either.

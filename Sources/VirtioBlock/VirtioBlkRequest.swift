@@ -11,6 +11,10 @@ struct SlotState {
   var writtenOnSuccess: UInt32 = 0
   /// Where the status byte goes: the last byte of the last writable buffer.
   var status: UnsafeMutableRawPointer
+  /// Segments of a discard or write-zeroes request, room for `Limit.rangeSegmentsMax`, owned by the queue.
+  var segments: UnsafeMutablePointer<RangeSegment>
+  /// The segment to be served next, and how many there are from there on.
+  var nextSegment = 0, segmentsLeft = 0
 }
 
 /// A parsed request: what the device does next. Parsing does no I/O and leaves nothing half-checked.
@@ -25,6 +29,8 @@ enum VirtioBlkAction {
 struct VirtioBlkContext {
   var capacitySectors: UInt64
   var isReadOnly: Bool
+  /// Whether VIRTIO_BLK_F_DISCARD and VIRTIO_BLK_F_WRITE_ZEROES were negotiated.
+  var hasDiscard = false, hasWriteZeroes = false
   var serial: (UInt64, UInt64, UInt32)
 }
 
@@ -66,6 +72,11 @@ func parseVirtioBlkRequest(
     request.pointee.byteCount = 0
     request.pointee.iovecCount = 0
     return .submit
+  case RequestType.discard, RequestType.writeZeroes:
+    return parseRangeRequest(
+      header.type == RequestType.discard ? .discard : .writeZeroes, data: iovecs + readableStart,
+      iovecCount: chain.readableCount - readableStart, byteCount: chain.readableBytes - UInt64(Limit.headerBytes),
+      context: context, request: request, slot: slot)
   case RequestType.getID:
     let written = copySerial(
       context.serial, to: iovecs + chain.readableCount, count: writableEnd - chain.readableCount)

@@ -86,6 +86,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       Feature.segMax | Feature.blkSize | Feature.flush | Feature.topology | Feature.configWCE
       | Feature.indirectDescriptors | Feature.eventIndex | Feature.version1
     if backend.isReadOnly { features |= Feature.readOnly }
+    if backend.supportsDiscard && !backend.isReadOnly { features |= Feature.discard }
+    if backend.supportsWriteZeroes && !backend.isReadOnly { features |= Feature.writeZeroes }
     if options.queueCount > 1 { features |= Feature.multiQueue }
     offeredFeatures = features
     super.init(name: name, address: address, identity: .virtioBlock)
@@ -143,6 +145,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     let rings = queueRegisters.map { queue in queue.isEnabled ? makeRing(queue) : nil }
     let context = VirtioBlkContext(
       capacitySectors: backend.byteCount / Limit.sectorBytes, isReadOnly: backend.isReadOnly,
+      hasDiscard: negotiated(Feature.discard), hasWriteZeroes: negotiated(Feature.writeZeroes),
       serial: serialWords(backend.serial))
     let expected = resetCount.load(ordering: .relaxed)
     backend.loop.execute { [self] in startOnLoop(rings, context, expected) }
@@ -193,6 +196,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   private func stopOnLoop() {
     queues.forEach { $0.stop() }
+    // Requests that wait for the machine to go on would keep the device from becoming quiet.
+    backend.reportStopped()
     queueBecameQuiet()
   }
 
@@ -265,7 +270,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     return value
   }
 
-  /// A queue's guest memory made no sense: the device stops until it is reset (§2.1.2, DEVICE_NEEDS_RESET). On the loop.
+  /// A queue's guest memory made no sense: the device stops until it is reset (§2.1.2, DEVICE_NEEDS_RESET). On the
+  /// loop.
   func queueBroke(_ index: Int, fault: QueueFault) {
     guestErrors.report("queue \(index): \(fault); the device stops until the guest resets it")
     queues.forEach { $0.pause() }

@@ -25,6 +25,7 @@ final class VirtioBlockQueue: BlockClient {
   private let requests: UnsafeMutablePointer<BlockRequest>
   private let slots: UnsafeMutablePointer<SlotState>
   private let iovecs: UnsafeMutablePointer<iovec>
+  private let segments: UnsafeMutablePointer<RangeSegment>
   /// The rings; nil while the device is not running.
   private var ring: SplitQueue?
   private var context = VirtioBlkContext(capacitySectors: 0, isReadOnly: true, serial: (0, 0, 0))
@@ -75,10 +76,13 @@ final class VirtioBlockQueue: BlockClient {
     slots = .allocate(capacity: slotCount)
     // calloc: pages of slots that are never used are never touched, so they cost no resident memory.
     iovecs = calloc(slotCount * iovecsPerSlot, MemoryLayout<iovec>.stride)!.assumingMemoryBound(to: iovec.self)
+    segments = calloc(slotCount * Limit.rangeSegmentsMax, MemoryLayout<RangeSegment>.stride)!
+      .assumingMemoryBound(to: RangeSegment.self)
     super.init()
     requests.initialize(repeating: BlockRequest(), count: slotCount)
-    slots.initialize(repeating: SlotState(status: UnsafeMutableRawPointer(iovecs)), count: slotCount)
     for slot in 0..<slotCount {
+      (slots + slot).initialize(
+        to: SlotState(status: UnsafeMutableRawPointer(iovecs), segments: segments + slot * Limit.rangeSegmentsMax))
       requests[slot].slot = Int32(slot)
       requests[slot].client = Unmanaged.passUnretained(self)
     }
@@ -88,6 +92,7 @@ final class VirtioBlockQueue: BlockClient {
     requests.deallocate()
     slots.deallocate()
     free(iovecs)
+    free(segments)
   }
 
   // MARK: Life cycle, on the loop
@@ -203,6 +208,7 @@ final class VirtioBlockQueue: BlockClient {
   override func completed(_ request: UnsafeMutablePointer<BlockRequest>) {
     let head = Int(request.pointee.slot)
     let slot = slots + head
+    if slot.pointee.segmentsLeft > 0 && goesOn(request, slot) { return }
     slot.pointee.isInFlight = false
     inFlight -= 1
     defer { if inFlight == 0 && (ring == nil || isPaused) { device.queueBecameQuiet() } }
@@ -218,6 +224,19 @@ final class VirtioBlockQueue: BlockClient {
         head: UInt16(truncatingIfNeeded: head), status: slot.pointee.status, value: requestStatus(forResult: result),
         written: 1)
     }
+  }
+
+  /// Submits the next segment of a discard or write-zeroes request, unless one has failed or the rings are gone.
+  @inline(never)
+  private func goesOn(
+    _ request: UnsafeMutablePointer<BlockRequest>, _ slot: UnsafeMutablePointer<SlotState>
+  ) -> Bool {
+    if ring != nil && request.pointee.result == 0 && takeSegment(request, slot) {
+      backend.submit(request)
+      return true
+    }
+    slot.pointee.segmentsLeft = 0
+    return false
   }
 
   @inline(__always)

@@ -24,6 +24,8 @@ enum Feature {
   static let topology: UInt64 = 1 << 10
   static let configWCE: UInt64 = 1 << 11
   static let multiQueue: UInt64 = 1 << 12
+  static let discard: UInt64 = 1 << 13
+  static let writeZeroes: UInt64 = 1 << 14
   static let indirectDescriptors: UInt64 = 1 << 28
   static let eventIndex: UInt64 = 1 << 29
   static let version1: UInt64 = 1 << 32
@@ -35,6 +37,8 @@ enum RequestType {
   static let write: UInt32 = 1
   static let flush: UInt32 = 4
   static let getID: UInt32 = 8
+  static let discard: UInt32 = 11
+  static let writeZeroes: UInt32 = 13
 }
 
 /// The status byte that ends every request (virtio 1.3 §5.2.6).
@@ -69,6 +73,11 @@ enum Limit {
   static let spareIovecs = 8
   /// Bytes of the device configuration (virtio 1.3 §5.2.4, through the write-zeroes fields).
   static let configurationBytes = 60
+  /// Segments of one discard or write-zeroes request (max_discard_seg, max_write_zeroes_seg); they are served one after
+  /// the other.
+  static let rangeSegmentsMax = 16
+  /// Sectors of one segment (max_discard_sectors, max_write_zeroes_sectors): one short of 2 GiB, as QEMU has it.
+  static let rangeSectorsMax: UInt32 = 0x3f_ffff
   /// Log lines about a misbehaving guest before the device falls silent.
   static let guestErrorLinesMax = 10
 }

@@ -76,7 +76,8 @@ final class VirtioPCITransport: RegisterBlock {
     case TransportLayout.commonOffset: writeCommon(offset, width, value)
     case TransportLayout.deviceOffset: writeDevice(offset - TransportLayout.deviceOffset, width, value)
     case TransportLayout.notifyOffset:
-      // Reached where no accelerator took the doorbell as an eventfd: an unusual width, or through the access capability.
+      // Reached where no accelerator took the doorbell as an eventfd: an unusual width, or through the access
+      // capability.
       let queue = Int((offset - TransportLayout.notifyOffset) / TransportLayout.notifyMultiplier)
       if queue < device.queues.count { device.queues[queue].event.signal() }
     default: break
@@ -219,6 +220,17 @@ extension VirtioBlockDevice {
     put(UInt16(blocksPerPhysical), at: 26)
     put(UInt8(backend.writeCacheEnabled ? 1 : 0), at: Int(Self.writebackOffset))
     put(UInt16(queues.count), at: 34)
+    if offers(Feature.discard) {
+      put(Limit.rangeSectorsMax, at: 36)
+      put(UInt32(Limit.rangeSegmentsMax), at: 40)
+      put(UInt32(UInt64(backend.discardGranularityBytes) / Limit.sectorBytes), at: 44)
+    }
+    if offers(Feature.writeZeroes) {
+      put(Limit.rangeSectorsMax, at: 48)
+      put(UInt32(Limit.rangeSegmentsMax), at: 52)
+      // Each request says whether it may be unmapped.
+      put(UInt8(1), at: 56)
+    }
     return bytes
   }
 }

@@ -97,13 +97,30 @@ import Testing
     #expect(kit.client.results == [-EINVAL, 0])
   }
 
-  @Test func operationsThatAreNotServedSaySo() throws {
-    let file = try TemporaryFile(TemporaryFile.pattern(4096))
-    let kit = try FileKit(file)
-    let discard = kit.request(.discard)
-    kit.submit(discard)
+  @Test(arguments: [CacheMode.writeback, .none])
+  func discardAndWriteZeroesClearTheRangeAndNothingElse(cache: CacheMode) throws {
+    let original = TemporaryFile.pattern(1 << 18)
+    let file = try TemporaryFile(original)
+    let kit = try FileKit(file, cache: cache)
+    func range(_ operation: BlockOperation, _ range: Range<Int>, mayUnmap: Bool) -> TestRequest {
+      let request = kit.request(operation, offset: UInt64(range.lowerBound))
+      request.pointer.pointee.byteCount = UInt64(range.count)
+      request.pointer.pointee.mayUnmap = mayUnmap
+      return request
+    }
+    kit.submit(
+      range(.discard, 0..<65536, mayUnmap: false), range(.writeZeroes, 66048..<99328, mayUnmap: false),
+      range(.writeZeroes, 131072..<196608, mayUnmap: true))
     kit.backend.drain()
-    #expect(kit.client.results == [-EOPNOTSUPP])
+    #expect(kit.client.results == [0, 0, 0])
+    // What discarding does to the content is the file system's business; most give zeroes back.
+    var expected = original
+    for range in [66048..<99328, 131072..<196608] {
+      expected.replaceSubrange(range, with: [UInt8](repeating: 0, count: range.count))
+    }
+    #expect(Array(file.bytes[65536...]) == Array(expected[65536...]))
+    #expect(kit.backend.statistics.discards == 1)
+    #expect(kit.backend.statistics.zeroes == 2)
   }
 
   // MARK: Alignment

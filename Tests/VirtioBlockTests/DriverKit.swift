@@ -13,14 +13,19 @@ final class ScriptedDriver: BlockDriver {
   var held: [UnsafeMutablePointer<BlockRequest>] = []
   var bytes: [UInt8]
   private let sectors: Int
+  private let servesRanges: Bool
 
-  init(sectors: Int = 64) {
+  init(sectors: Int = 64, servesRanges: Bool = false) {
+    self.servesRanges = servesRanges
     self.sectors = sectors
     bytes = (0..<sectors * 512).map { UInt8(truncatingIfNeeded: $0 / 512 &* 7 &+ $0) }
     super.init()
   }
 
   override var byteCount: UInt64 { UInt64(sectors * 512) }
+  override var supportsDiscard: Bool { servesRanges }
+  override var supportsWriteZeroes: Bool { servesRanges }
+  override var discardGranularityBytes: Int { 4096 }
   override func submit(_ request: UnsafeMutablePointer<BlockRequest>) { held.append(request) }
 }
 

@@ -173,4 +173,21 @@ import Testing
     try kit.submit(write, sector: 0, data: [.readable(DriverKit.data, 512)])
     #expect(kit.driver.held[0].pointee.forceUnitAccess == true)
   }
+
+  @Test func resetGivesBackWhatWaitsForTheMachineToGoOn() throws {
+    // Known failure 31, with a request that failed for lack of space.
+    let kit = try DriverKit()
+    var stops = 0
+    kit.backend.onStop = { _, _ in stops += 1 }
+    try kit.start()
+    try kit.submit(write, sector: 0, data: [.readable(DriverKit.data, 512)])
+    kit.completeOne(result: -ENOSPC)
+    #expect(stops == 1)
+    #expect(try kit.takeUsed() == nil)
+    kit.status = 0
+    kit.loop.runUntilIdle()
+    #expect(kit.status == 0)
+    #expect(kit.backend.inFlight == 0)
+    #expect(try kit.requestStatus() == 0xee)
+  }
 }
