@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import Accelerators
-import AsyncIO
 import Block
 import EventLoop
+import Glibc
 import GuestMemory
 import HostSystem
 import Machine
@@ -24,7 +24,10 @@ public final class AssembledMachine {
   public private(set) var backends: [BlockBackend] = []
   /// The first serial port.
   public let serial: SerialPort
+  /// What was chosen for each disk that is a file, and why; a line for each.
+  public var notes: [String] { maker.notes }
   private var ioThreads: [IOThread] = []
+  private let maker: BackendMaker
 
   /// PCI slot of the first disk; slots below are the host bridge's and left free as on QEMU's q35.
   private static let firstDiskSlot = 3
@@ -36,8 +39,9 @@ public final class AssembledMachine {
   /// Puts a machine together and opens its images.
   public init(_ configuration: MachineConfiguration, serial sink: SerialSink) throws {
     memory = try MachineMemory.make(byteCount: configuration.memoryBytes)
-    let mainLoop = try EventLoop(name: "main")
+    let mainLoop = try EventLoop(name: "main", monitor: configuration.monitor)
     machine = Machine(memory: memory, mainLoop: mainLoop)
+    maker = BackendMaker(memory: memory)
     serial = SerialPort(sink: sink)
     machine.lock.lock()
     defer { machine.lock.unlock() }
@@ -56,11 +60,12 @@ public final class AssembledMachine {
   private func addDisk(_ drive: DriveConfiguration, slot: UInt8, _ configuration: MachineConfiguration) throws {
     var loop = machine.mainLoop
     if configuration.usesIOThreads {
-      let thread = try IOThread(name: "io-\(drive.id)", pollNsMax: configuration.pollNsMax)
+      let thread = try IOThread(
+        name: "io-\(drive.id)", monitor: configuration.monitor, pollNsMax: configuration.pollNsMax)
       ioThreads.append(thread)
       loop = thread.loop
     }
-    let backend = try makeBackend(drive, loop: loop)
+    let backend = try maker.make(drive, loop: loop)
     var options = VirtioBlockOptions()
     options.queueCount = drive.queueCount
     options.queueEntries = drive.queueEntries
@@ -70,25 +75,24 @@ public final class AssembledMachine {
     machine.attach(disk)
     disks.append(disk)
     backends.append(backend)
+    let identifier = drive.id
+    backend.onStop = { operation, code in
+      StandardError.print(
+        "spindle: drive \(identifier): \(operation) failed: \(SystemError.text(of: code)); its requests wait, "
+          + "and SIGCONT (kill -CONT \(getpid())) tries them again")
+    }
   }
 
-  private func makeBackend(_ drive: DriveConfiguration, loop: EventLoop) throws -> BlockBackend {
-    var block = BlockConfiguration()
-    block.cache = drive.cache
-    block.isReadOnly = drive.isReadOnly
-    block.serial = drive.serial
-    switch drive.source {
-    case .null(let byteCount):
-      return BlockBackend(driver: NullDriver(byteCount: byteCount), loop: loop, configuration: block)
-    case .file(let path):
-      let image = try ImageFile.open(path: path, cache: drive.cache, readOnly: drive.isReadOnly)
-      if image.unreachableBytes > 0 {
-        StandardError.print(
-          "spindle: \(path): its length is not a whole number of blocks; "
-            + "the guest does not see the last \(image.unreachableBytes) bytes")
+  /// Tries the requests again that failed under the policy `stop`, on every disk. Any thread.
+  public func resumeDisks() {
+    for backend in backends {
+      // The backend lives as long as the machine, which ends its loops first.
+      let reference = Unmanaged.passUnretained(backend)
+      let bits = UInt(bitPattern: reference.toOpaque())
+      backend.loop.execute {
+        guard let pointer = UnsafeRawPointer(bitPattern: bits) else { return }
+        Unmanaged<BlockBackend>.fromOpaque(pointer).takeUnretainedValue().resume()
       }
-      let engine = try IOUringEngine(loop: loop)
-      return BlockBackend(driver: FileDriver(image: image, engine: engine, merge: block.merge), loop: loop, configuration: block)
     }
   }
 

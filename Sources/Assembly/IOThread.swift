@@ -9,8 +9,8 @@ public final class IOThread: @unchecked Sendable {
   private var thread: HostThread?
 
   /// Makes the loop; the thread starts with `start`.
-  public init(name: String, pollNsMax: UInt64) throws(SystemError) {
-    loop = try EventLoop(name: name)
+  public init(name: String, monitor: LoopMonitor, pollNsMax: UInt64) throws(SystemError) {
+    loop = try EventLoop(name: name, monitor: monitor)
     loop.pollNsMax = pollNsMax
   }
 

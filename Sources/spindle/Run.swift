@@ -34,9 +34,18 @@ struct Run: ParsableCommand {
         id=NAME, serial=TEXT     names, for you and for the guest
         cache=none|writeback|writethrough|directsync|unsafe
         readonly=on|off          the guest may only read
-        aio=auto|io_uring        the engine
+        aio=auto|io_uring|linux-aio|threads
+                                 the engine (aio=help: what this host has)
+        aio-threads=N            most threads of aio=threads
+        merge=on|off             requests that continue each other go as one
+        pin=on|off               pin guest memory for io_uring
+        rerror=, werror=report|stop|ignore|enospc
+                                 when the host fails; stop: SIGCONT tries again
+        fault=RULE[;RULE]        such as write:error=ENOSPC:nth=3
         queues=N, queue-size=N   virtqueues, and the entries of each
-        driver=null,size=1G      a disk with no bytes at all
+        driver=null,size=1G,latency=NS
+                                 a disk with no bytes at all
+        driver=memory,size=64M   a disk in memory
       A comma in a value is written twice.
       """)
 
@@ -56,11 +65,14 @@ struct Run: ParsableCommand {
   var serial = "stdio"
   @Flag(help: "Give each disk a thread and event loop of its own.")
   var iothread = false
+  @Option(help: "How loops watch descriptors: auto, poll, epoll or io_uring.")
+  var loop = "auto"
   @Option(
     name: .customLong("poll-max-ns"), help: "Longest time that an I/O thread polls before it sleeps (with --iothread).")
   var pollNsMax: UInt64 = 0
 
   func run() throws {
+    if drive.contains(where: DriveConfiguration.asksForEngines) { return EngineReport().print() }
     let choice = try acceleratorChoice()
     let configuration = try machineConfiguration()
     let image = try kernelImage()
@@ -79,8 +91,9 @@ struct Run: ParsableCommand {
     default: useHosted(assembled)
     }
     note("accelerator: \(accelerator.rawValue) (\(reason))")
+    assembled.notes.forEach(note)
     if serial == "stdio" { sink.startInput(from: STDIN_FILENO, loop: assembled.machine.mainLoop) }
-    signals.watch(assembled.machine)
+    signals.watch(assembled)
     let ending = try assembled.run()
     throw ExitCode(status(of: ending))
   }
@@ -147,6 +160,7 @@ struct Run: ParsableCommand {
     configuration.processorCount = cpus
     configuration.usesIOThreads = iothread
     configuration.pollNsMax = pollNsMax
+    configuration.monitor = try LoopOption.monitor(loop)
     for (index, text) in drive.enumerated() {
       configuration.drives.append(try DriveConfiguration(parsing: text, index: index))
     }

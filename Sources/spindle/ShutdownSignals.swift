@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
+import Assembly
 import Glibc
 import HostSystem
 import Machine
 
-/// Turns Ctrl-C and SIGTERM into an orderly shutdown: requests in flight complete, then the process ends.
+/// Turns Ctrl-C and SIGTERM into an orderly shutdown (requests in flight complete, then the process ends), and SIGCONT into
+/// another try of the requests that stopped the disks.
 final class ShutdownSignals {
   private let descriptor: SignalDescriptor
 
   /// Takes over the signals; they wait until a machine is there. Main thread, before any other thread runs.
-  init() throws(SystemError) { descriptor = try SignalDescriptor([SIGINT, SIGTERM, SIGHUP]) }
+  init() throws(SystemError) { descriptor = try SignalDescriptor([SIGINT, SIGTERM, SIGHUP, SIGCONT]) }
 
-  /// Ends `machine` by the signals from now on, and by those that have come already.
-  func watch(_ machine: Machine) {
+  /// Ends `assembled`'s machine by the signals from now on, and by those that have come already.
+  func watch(_ assembled: AssembledMachine) {
     let descriptor = descriptor
-    machine.mainLoop.addReader(descriptor.number) {
-      while let number = descriptor.next() { machine.requestShutdown(.signal(number)) }
+    assembled.machine.mainLoop.addReader(descriptor.number) { [unowned assembled] in
+      while let number = descriptor.next() {
+        if number == SIGCONT { assembled.resumeDisks() } else { assembled.machine.requestShutdown(.signal(number)) }
+      }
     }
   }
 }

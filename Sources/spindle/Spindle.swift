@@ -17,10 +17,11 @@ struct Spindle: ParsableCommand {
       Examples:
         spindle run --drive file=disk.img,if=virtio,cache=none
         spindle run --accel hosted --cpus 2 --drive file=disk.img,queues=2
+        spindle aio disk.img
         spindle bench virtio --file disk.img
       """,
     version: version,
-    subcommands: [Run.self, BenchCommand.self, Image.self])
+    subcommands: [Run.self, AIOCommand.self, BenchCommand.self, Image.self])
 
   static func main() {
     LoggingSystem.bootstrap { label in

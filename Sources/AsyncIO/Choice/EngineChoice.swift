@@ -10,6 +10,12 @@ public struct EngineChoice: Equatable, Sendable {
   /// Why this one.
   public var reason: String
 
+  /// States a choice.
+  public init(kind: EngineKind, reason: String) {
+    self.kind = kind
+    self.reason = reason
+  }
+
   /// Picks the fastest engine that surely works for a file.
   /// - Parameters:
   ///   - isDirect: the file is open with O_DIRECT.

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+import AsyncIO
+import Block
+
+/// A disk as a user describes it.
+public struct DriveConfiguration: Sendable, Equatable {
+  /// Where the bytes are.
+  public enum Source: Sendable, Equatable {
+    /// A raw image file or block device.
+    case file(path: String)
+    /// No bytes at all: requests succeed, at once or after `latencyNs` nanoseconds (for measuring the way there).
+    case null(byteCount: UInt64, latencyNs: UInt64 = 0)
+    /// Bytes in memory, all zero at first, gone with the machine.
+    case memory(byteCount: UInt64)
+  }
+  /// Where the bytes are.
+  public var source: Source
+  /// The user's name for the drive.
+  public var id: String
+  /// How host caches are used.
+  public var cache: CacheMode = .writeback
+  /// The engine that serves a file; nil for the best that works.
+  public var engine: EngineKind?
+  /// Most threads of the engine of that name.
+  public var engineThreadsMax = ThreadPoolLimits.workersMaxDefault
+  /// Guest memory is pinned once for the engine, where engine and host can do that; all of it is resident then.
+  public var pinsMemory = false
+  /// Requests of a batch that continue each other go to the host as one.
+  public var merge = true
+  /// What becomes of reads that fail.
+  public var readErrorPolicy = ErrorPolicy.report
+  /// What becomes of other requests that fail.
+  public var writeErrorPolicy = ErrorPolicy.enospc
+  /// Faults that are put on top.
+  public var faults: [FaultRule] = []
+  /// The guest may only read.
+  public var isReadOnly = false
+  /// What the guest reads as serial number; at most 20 bytes.
+  public var serial = ""
+  /// Virtqueues.
+  public var queueCount = 1
+  /// Entries of each virtqueue.
+  public var queueEntries: UInt16 = 256
+
+  /// Describes a drive by its source, all else as it is by default.
+  public init(source: Source, id: String) {
+    self.source = source
+    self.id = id
+  }
+
+  /// The keys of `--drive`.
+  public static let keys = [
+    "file", "if", "id", "format", "cache", "readonly", "serial", "aio", "aio-threads", "pin",
+    "merge", "rerror", "werror", "queues", "queue-size", "driver", "size", "latency", "fault",
+  ]
+  /// Longest latency of a null disk: an hour.
+  private static let latencyNsMax = 3_600_000_000_000
+  /// Bytes of a serial number (virtio 1.3 §5.2.6).
+  public static let serialBytesMax = 20
+
+  /// Whether the value of `--drive` asks which engines there are (`aio=help` or `aio=?`).
+  public static func asksForEngines(_ text: String) -> Bool {
+    text.split(separator: ",").contains { $0 == "aio=help" || $0 == "aio=?" }
+  }
+
+  /// Reads the value of `--drive`.
+  public init(parsing text: String, index: Int) throws(UsageError) {
+    let option = "--drive"
+    let list = try OptionList(text, option: option, known: Self.keys)
+    id = list["id"] ?? "drive\(index)"
+    source = try Self.source(list, option: option)
+    _ = try list.choice("if", [("virtio", 0)], default: 0)
+    _ = try list.choice("format", [("raw", 0)], default: 0)
+    try readEngine(list)
+    try readErrorHandling(list, option: option)
+    cache = try list.choice("cache", CacheMode.allCases.map { ($0.rawValue, $0) }, default: .writeback)
+    isReadOnly = try list.flag("readonly", default: false)
+    serial = list["serial"] ?? ""
+    if serial.utf8.count > Self.serialBytesMax {
+      throw UsageError("\(option): serial=\(serial) is longer than \(Self.serialBytesMax) bytes; shorten it")
+    }
+    queueCount = try list.number("queues", in: 1...64, default: 1)
+    let entries = try list.number("queue-size", in: 2...1024, default: 256)
+    guard entries & (entries - 1) == 0 else {
+      throw UsageError("\(option): queue-size=\(entries) is not a power of two; try 256")
+    }
+    queueEntries = UInt16(entries)
+  }
+
+  private mutating func readEngine(_ list: OptionList) throws(UsageError) {
+    let engines =
+      EngineKind.allCases.map { ($0.rawValue, EngineKind?.some($0)) } + [("native", EngineKind?.some(.linuxAIO))]
+    engine = try list.choice("aio", [("auto", nil)] + engines, default: nil)
+    engineThreadsMax = try list.number(
+      "aio-threads", in: 1...ThreadPoolLimits.workersBound, default: ThreadPoolLimits.workersMaxDefault)
+    pinsMemory = try list.flag("pin", default: false)
+    merge = try list.flag("merge", default: true)
+  }
+
+  private mutating func readErrorHandling(_ list: OptionList, option: String) throws(UsageError) {
+    let policies = ErrorPolicy.allCases.map { ($0.rawValue, $0) }
+    readErrorPolicy = try list.choice("rerror", policies, default: .report)
+    writeErrorPolicy = try list.choice("werror", policies, default: .enospc)
+    guard let text = list["fault"] else { return }
+    do throws(FaultRuleError) { faults = try FaultRule.parse(text) } catch {
+      throw UsageError("\(option) fault: \(error)")
+    }
+  }
+
+  private static func source(_ list: OptionList, option: String) throws(UsageError) -> Source {
+    let driver = try list.choice("driver", ["file", "null", "memory"].map { ($0, $0) }, default: "file")
+    if driver != "null", list["latency"] != nil {
+      throw UsageError("\(option): latency= goes with driver=null only; fault=any:delay=TIME slows other disks")
+    }
+    if driver != "file" {
+      if list["file"] != nil { throw UsageError("\(option): driver=\(driver) takes no file; leave file= out") }
+      let byteCount = try ByteSize.parse(list["size"] ?? "1G", option: "\(option) size")
+      if driver == "memory" { return .memory(byteCount: byteCount) }
+      return .null(
+        byteCount: byteCount, latencyNs: UInt64(try list.number("latency", in: 0...latencyNsMax, default: 0)))
+    }
+    if list["size"] != nil {
+      throw UsageError("\(option): size= goes with driver=null and driver=memory only; a file has its own size")
+    }
+    guard let path = list["file"], !path.isEmpty else {
+      throw UsageError("\(option): no file is named; write file=PATH")
+    }
+    return .file(path: path)
+  }
+}
