@@ -88,7 +88,8 @@ public final class AssembledMachine {
             + "the guest does not see the last \(image.unreachableBytes) bytes")
       }
       let engine = try IOUringEngine(loop: loop)
-      return BlockBackend(driver: FileDriver(image: image, engine: engine, merge: block.merge), loop: loop, configuration: block)
+      return BlockBackend(
+        driver: FileDriver(image: image, engine: engine, merge: block.merge), loop: loop, configuration: block)
     }
   }
 
