@@ -50,6 +50,8 @@ public struct IOOperation {
   public var sink: Unmanaged<IOCompletionSink>?
   /// The submitter's own pointer, untouched by engines.
   public var context: UnsafeMutableRawPointer?
+  /// The submitter's own mark, untouched by engines.
+  public var mark = false
 
   /// The kernel's own bound on a scatter list (IOV_MAX).
   public static let iovecsMax = 1024

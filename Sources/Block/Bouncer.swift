@@ -142,6 +142,7 @@ private final class BouncedRequest: IOCompletionSink {
   }
 
   override func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
+    if operation.pointee.result != 0 && driver.flushesAgain(operation) { return }
     guard operation.pointee.result == 0 && operation.pointee.opcode != .flush else {
       bouncer.done(self, operation.pointee.result)
       return
@@ -160,8 +161,7 @@ private final class BouncedRequest: IOCompletionSink {
     if byteCount > 0 {
       serveWindow()
     } else if request.pointee.operation != .read && request.pointee.forceUnitAccess && !driver.hasNativeFUA {
-      operation.pointee.opcode = .flush
-      driver.carry(operation)
+      driver.flush(operation)
     } else {
       bouncer.done(self, 0)
     }

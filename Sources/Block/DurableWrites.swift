@@ -17,9 +17,8 @@ final class DurableWrites: IOCompletionSink {
   override func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
     guard let context = operation.pointee.context else { return }
     if operation.pointee.opcode == .write && operation.pointee.result == 0 {
-      operation.pointee.opcode = .flush
-      driver.carry(operation)
-    } else {
+      driver.flush(operation)
+    } else if !driver.flushesAgain(operation) {
       driver.finishDirect(context.assumingMemoryBound(to: BlockRequest.self), operation.pointee.result)
     }
   }

@@ -83,8 +83,9 @@ public final class FileDriver: BlockDriver {
     case .read: request.pointee.io.opcode = .read
     case .write: request.pointee.io.opcode = .write
     case .flush:
-      request.pointee.io.opcode = .flush
-      return start(request)
+      prepare(request)
+      directInFlight += 1
+      return withUnsafeMutablePointer(to: &request.pointee.io) { flush($0) }
     case .discard: request.pointee.io.opcode = .discard
     case .writeZeroes: request.pointee.io.opcode = .writeZeroes
     }
@@ -99,14 +100,7 @@ public final class FileDriver: BlockDriver {
   @inline(__always)
   func start(_ request: UnsafeMutablePointer<BlockRequest>) {
     if request.pointee.operation.isRange { return ranges.serve(request) }
-    request.pointee.io.forceUnitAccess = request.pointee.forceUnitAccess
-    request.pointee.io.descriptor = descriptor
-    request.pointee.io.offset = request.pointee.offset
-    request.pointee.io.iovecs = request.pointee.iovecs
-    request.pointee.io.iovecCount = request.pointee.iovecCount
-    request.pointee.io.byteCount = Int(request.pointee.byteCount)
-    request.pointee.io.sink = Unmanaged.passUnretained(sink)
-    request.pointee.io.context = UnsafeMutableRawPointer(request)
+    prepare(request)
     directInFlight += 1
     if request.pointee.forceUnitAccess && !hasNativeFUA { durableWrites.prepare(request) }
     guard let mergerReference else {
@@ -118,16 +112,49 @@ public final class FileDriver: BlockDriver {
     mergerReference._withUnsafeGuaranteedRef { $0.submit(request) }
   }
 
+  @inline(__always)
+  private func prepare(_ request: UnsafeMutablePointer<BlockRequest>) {
+    request.pointee.io.forceUnitAccess = request.pointee.forceUnitAccess
+    request.pointee.io.descriptor = descriptor
+    request.pointee.io.offset = request.pointee.offset
+    request.pointee.io.iovecs = request.pointee.iovecs
+    request.pointee.io.iovecCount = request.pointee.iovecCount
+    request.pointee.io.byteCount = Int(request.pointee.byteCount)
+    request.pointee.io.sink = Unmanaged.passUnretained(sink)
+    request.pointee.io.context = UnsafeMutableRawPointer(request)
+  }
+
   /// Hands over an operation that takes no part in merging, behind everything that came before it.
   func carry(_ operation: UnsafeMutablePointer<IOOperation>, by other: IOEngine? = nil) {
     merger?.closeRun()
     (other ?? engine).submit(operation)
   }
 
+  /// Makes an operation a flush and hands it over. An engine that does not flush, or finds out by trying that it cannot
+  /// (Linux AIO before Linux 4.18), leaves that to the companion.
+  func flush(_ operation: UnsafeMutablePointer<IOOperation>) {
+    let other = engine(for: .flush)
+    operation.pointee.opcode = .flush
+    operation.pointee.mark = other != nil && other !== engine
+    carry(operation, by: other)
+  }
+
+  /// Whether a flush that the engine refused is tried again by the companion.
+  @inline(never)
+  func flushesAgain(_ operation: UnsafeMutablePointer<IOOperation>) -> Bool {
+    guard operation.pointee.opcode == .flush, operation.pointee.result == -EINVAL, !operation.pointee.mark,
+      let other = engine(for: .flush), other !== engine
+    else { return false }
+    operation.pointee.mark = true
+    other.submit(operation)
+    return true
+  }
+
   public override var mergedRequestCount: UInt64 { mergedBefore + (merger?.mergedCount ?? 0) }
 
   private func completed(_ operation: UnsafeMutablePointer<IOOperation>) {
     guard let context = operation.pointee.context else { return }
+    if operation.pointee.result != 0 && flushesAgain(operation) { return }
     finishDirect(context.assumingMemoryBound(to: BlockRequest.self), operation.pointee.result)
   }
 

@@ -82,7 +82,12 @@ final class RangeServer: IOCompletionSink {
     case .writeZeroes:
       if result == 0 { wholeBlocksDone(request) } else { zeroingFailed(request, result) }
     case .write: zeroesWritten(request, result)
-    case .flush: if result == 0 { durable(request) } else { finish(request, result) }
+    case .flush:
+      if result == 0 {
+        durable(request)
+      } else if !driver.flushesAgain(operation) {
+        finish(request, result)
+      }
     case .read: break
     }
   }
@@ -101,8 +106,7 @@ final class RangeServer: IOCompletionSink {
 
   private func wholeBlocksDone(_ request: UnsafeMutablePointer<BlockRequest>) {
     guard request.pointee.forceUnitAccess else { return durable(request) }
-    request.pointee.io.opcode = .flush
-    withUnsafeMutablePointer(to: &request.pointee.io) { driver.carry($0) }
+    withUnsafeMutablePointer(to: &request.pointee.io) { driver.flush($0) }
   }
 
   private func durable(_ request: UnsafeMutablePointer<BlockRequest>) {

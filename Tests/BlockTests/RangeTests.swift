@@ -141,6 +141,40 @@ import Testing
     #expect(file.bytes[8192..<16384].allSatisfy { $0 == 0 })
   }
 
+  @Test func flushesGoToTheCompanionWhereTheEngineHasNone() throws {
+    let file = try TemporaryFile(TemporaryFile.pattern(1 << 16))
+    let kit = try ScriptKit(file, hasCompanion: true) { $0.unsupported = [.flush] }
+    kit.submit(kit.request(.flush))
+    kit.backend.drain()
+    #expect(kit.client.results == [0])
+    #expect(kit.engine.log.isEmpty)
+    #expect(kit.companions.map(\.opcodes) == [[.flush]])
+  }
+
+  @Test func flushesThatTheEngineFindsItCannotDoAreTriedByTheCompanionOnce() throws {
+    for (alignment, cache) in [(IOAlignment.none, CacheMode.writeback), (.none, .writethrough), (.page, .writethrough)]
+    {
+      let file = try TemporaryFile(TemporaryFile.pattern(1 << 16))
+      let kit = try ScriptKit(file, cache: cache, alignment: alignment, hasCompanion: true) { $0.fuaIsNative = false }
+      kit.engine.actOnFile { operation in
+        guard operation.pointee.opcode == .flush else { return nil }
+        kit.engine.unsupported = [.flush]
+        return -EINVAL
+      }
+      kit.submit(
+        kit.request(.flush), kit.request(.flush), kit.request(.write, offset: 512, pieces: [512]),
+        kit.range(.writeZeroes, 4096..<8192))
+      kit.backend.drain()
+      #expect(kit.client.results == [0, 0, 0, 0])
+      #expect(kit.companions.count == 1)
+      // A companion that cannot either is believed.
+      kit.companions.first?.answer = { _ in -EINVAL }
+      kit.submit(kit.request(.flush))
+      kit.backend.drain()
+      #expect(kit.client.results.last == -EINVAL)
+    }
+  }
+
   // MARK: Durability
 
   @Test func writeThroughFlushesAfterEachOfThem() throws {

@@ -161,8 +161,10 @@ import Testing
     kit.write(0x2000 + 32, 1, 0)
     #expect(kit.read(0x2000 + 32, 1) == 0)
     try kit.submit(write, sector: 0, data: [.readable(DriverKit.data, 512)])
-    #expect(kit.driver.held[0].pointee.forceUnitAccess == true)
-    kit.completeOne()
+    // What was written before is flushed, unasked.
+    #expect(kit.driver.held.map { $0.pointee.operation } == [.flush, .write])
+    #expect(kit.driver.held.last?.pointee.forceUnitAccess == true)
+    kit.completeAll()
     kit.write(0x2000 + 32, 1, 1)
     #expect(kit.read(0x2000 + 32, 1) == 1)
   }
