@@ -152,19 +152,15 @@ public final class BlockBackend: BlockDriverOwner {
     completions.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.append(request) }
   }
 
-  public override func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) { resultIsKnown(request) }
-
-  /// `driverCompleted` without its call.
-  @inline(__always)
-  func resultIsKnown(_ request: UnsafeMutablePointer<BlockRequest>) {
+  public override func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
     if request.pointee.result != 0 || isVolatileChange(request) { return completedWithCare(request) }
+    countSuccess(request)
     finish(request)
   }
 
   @inline(__always)
   private func finish(_ request: UnsafeMutablePointer<BlockRequest>) {
     inFlight -= 1
-    count(request)
     // A device sets the flag anew or leaves it to the write-cache policy.
     request.pointee.forceUnitAccess = false
     request.pointee.client.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.completed(request) }
@@ -181,15 +177,13 @@ public final class BlockBackend: BlockDriverOwner {
   @inline(never)
   private func completedWithCare(_ request: UnsafeMutablePointer<BlockRequest>) {
     let isKept = request.pointee.result != 0 ? keepsFailed(request) : settles(request)
-    if !isKept { finish(request) }
+    if isKept { return }
+    if request.pointee.result == 0 { countSuccess(request) } else { counts.errors += 1 }
+    finish(request)
   }
 
   @inline(__always)
-  private func count(_ request: UnsafeMutablePointer<BlockRequest>) {
-    if request.pointee.result != 0 {
-      counts.errors += 1
-      return
-    }
+  private func countSuccess(_ request: UnsafeMutablePointer<BlockRequest>) {
     switch request.pointee.operation {
     case .read:
       counts.reads += 1

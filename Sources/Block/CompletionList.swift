@@ -65,7 +65,7 @@ final class CompletionList: DeferredCall {
     while let request = dueFirst {
       dueFirst = request.pointee.next
       if dueFirst == nil { dueLast = nil }
-      backend._withUnsafeGuaranteedRef { $0.resultIsKnown(request) }
+      backend._withUnsafeGuaranteedRef { $0.driverCompleted(request) }
     }
   }
 }
