@@ -108,8 +108,12 @@ public final class BlockBackend: BlockDriverOwner {
   /// Takes a request. Its range has been checked by the device; a request that may not be is refused all the same.
   public func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     inFlight += 1
-    if pauseDepth > 0 { held.append(request) } else { accept(request) }
+    if pauseDepth > 0 { return hold(request) }
+    accept(request)
   }
+
+  @inline(never)
+  private func hold(_ request: UnsafeMutablePointer<BlockRequest>) { held.append(request) }
 
   /// Checks a request and hands it to the driver.
   @inline(__always)
@@ -149,26 +153,37 @@ public final class BlockBackend: BlockDriverOwner {
   }
 
   public override func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
-    if (request.pointee.result != 0 || !writeCacheEnabled) && keeps(request) { return }
+    if request.pointee.result != 0 || isVolatileChange(request) { return completedWithCare(request) }
+    countSuccess(request)
+    finish(request)
+  }
+
+  @inline(__always)
+  private func finish(_ request: UnsafeMutablePointer<BlockRequest>) {
     inFlight -= 1
-    count(request)
     // A device sets the flag anew or leaves it to the write-cache policy.
     request.pointee.forceUnitAccess = false
     request.pointee.client.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.completed(request) }
   }
 
-  /// Whether a request does not complete yet: it failed and is tried again later, or it is to be flushed first.
+  /// Whether a request may have changed the disk without being durable, although the write cache is off (now).
+  @inline(__always)
+  private func isVolatileChange(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
+    request.pointee.operation != .read && !request.pointee.forceUnitAccess && !writeCacheEnabled
+  }
+
+  /// Completes a request, unless it failed and is tried again later, or is to be flushed first. Apart from the rest, which
+  /// then saves no registers.
   @inline(never)
-  private func keeps(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
-    request.pointee.result != 0 ? keepsFailed(request) : settles(request)
+  private func completedWithCare(_ request: UnsafeMutablePointer<BlockRequest>) {
+    let isKept = request.pointee.result != 0 ? keepsFailed(request) : settles(request)
+    if isKept { return }
+    if request.pointee.result == 0 { countSuccess(request) } else { counts.errors += 1 }
+    finish(request)
   }
 
   @inline(__always)
-  private func count(_ request: UnsafeMutablePointer<BlockRequest>) {
-    if request.pointee.result != 0 {
-      counts.errors += 1
-      return
-    }
+  private func countSuccess(_ request: UnsafeMutablePointer<BlockRequest>) {
     switch request.pointee.operation {
     case .read:
       counts.reads += 1

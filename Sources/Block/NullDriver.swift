@@ -39,7 +39,8 @@ public final class NullDriver: BlockDriver {
 
   public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     request.pointee.result = 0
-    if latencyNs == 0 { completeLater(request) } else { wait(request) }
+    if latencyNs != 0 { return wait(request) }
+    completeLater(request)
   }
 
   public override func detach() {
@@ -47,6 +48,7 @@ public final class NullDriver: BlockDriver {
     timer = nil
   }
 
+  @inline(never)
   private func wait(_ request: UnsafeMutablePointer<BlockRequest>) {
     let due = HostClock.nanoseconds.addingReportingOverflow(latencyNs)
     request.pointee.io.offset = due.overflow ? .max : due.partialValue

@@ -16,6 +16,24 @@ struct RangeSegment {
   static let bytes: UInt64 = 16
 }
 
+/// The segments of a queue's requests: room for `Limit.rangeSegmentsMax` in each slot.
+struct SegmentTable {
+  private let base: UnsafeMutablePointer<RangeSegment>
+
+  /// calloc: pages of slots that are never used cost no resident memory.
+  init(slotCount: Int) {
+    base = calloc(slotCount * Limit.rangeSegmentsMax, MemoryLayout<RangeSegment>.stride)!
+      .assumingMemoryBound(to: RangeSegment.self)
+  }
+
+  func deallocate() { free(base) }
+
+  /// The segments of the slot that a request is in.
+  func segments(of request: UnsafeMutablePointer<BlockRequest>) -> UnsafeMutablePointer<RangeSegment> {
+    base + Int(request.pointee.slot) * Limit.rangeSegmentsMax
+  }
+}
+
 /// Reads the segments of a discard or write-zeroes request, once, checks them all, and sets the slot's request up for
 /// the first one (virtio 1.3 §5.2.6.2).
 ///
@@ -26,7 +44,7 @@ struct RangeSegment {
 func parseRangeRequest(
   _ operation: BlockOperation, data: UnsafeMutablePointer<iovec>, iovecCount: Int, byteCount: UInt64,
   context: borrowing VirtioBlkContext, request: UnsafeMutablePointer<BlockRequest>,
-  slot: UnsafeMutablePointer<SlotState>
+  slot: UnsafeMutablePointer<SlotState>, segments table: SegmentTable
 ) -> VirtioBlkAction {
   if context.isReadOnly { return .answer(status: RequestStatus.ioError, written: 1) }
   guard operation == .discard ? context.hasDiscard : context.hasWriteZeroes else {
@@ -35,7 +53,7 @@ func parseRangeRequest(
   guard byteCount > 0, byteCount % RangeSegment.bytes == 0,
     byteCount / RangeSegment.bytes <= UInt64(Limit.rangeSegmentsMax)
   else { return .answer(status: RequestStatus.ioError, written: 1) }
-  let segments = slot.pointee.segments
+  let segments = table.segments(of: request)
   let count = Int(byteCount / RangeSegment.bytes)
   gather(data, iovecCount: iovecCount, into: UnsafeMutableRawPointer(segments), byteCount: Int(byteCount))
   let known = operation == .discard ? 0 : RangeSegment.unmapFlag
@@ -51,16 +69,18 @@ func parseRangeRequest(
   request.pointee.operation = operation
   request.pointee.iovecCount = 0
   slot.pointee.nextSegment = 0
-  slot.pointee.segmentsLeft = count
-  return takeSegment(request, slot) ? .submit : .answer(status: RequestStatus.ok, written: 1)
+  slot.pointee.segmentsLeft = UInt8(count)
+  return takeSegment(request, slot, table) ? .submit : .answer(status: RequestStatus.ok, written: 1)
 }
 
 /// Sets the request up for the next segment that is not empty.
 /// - Returns: whether there is one.
 @inline(never)
-func takeSegment(_ request: UnsafeMutablePointer<BlockRequest>, _ slot: UnsafeMutablePointer<SlotState>) -> Bool {
+func takeSegment(
+  _ request: UnsafeMutablePointer<BlockRequest>, _ slot: UnsafeMutablePointer<SlotState>, _ table: SegmentTable
+) -> Bool {
   while slot.pointee.segmentsLeft > 0 {
-    let segment = slot.pointee.segments[slot.pointee.nextSegment]
+    let segment = table.segments(of: request)[Int(slot.pointee.nextSegment)]
     slot.pointee.nextSegment += 1
     slot.pointee.segmentsLeft -= 1
     if segment.sectorCount == 0 { continue }

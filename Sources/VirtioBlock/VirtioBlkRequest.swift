@@ -7,14 +7,12 @@ import Glibc
 struct SlotState {
   /// The descriptor chain's head is with us; it may not come again before it went back (CVE-2026-45782).
   var isInFlight = false
+  /// Of a discard or write-zeroes request: the segment to be served next, and how many there are from there on.
+  var nextSegment: UInt8 = 0, segmentsLeft: UInt8 = 0
   /// Bytes to report in the used ring when the request succeeds, the status byte included.
   var writtenOnSuccess: UInt32 = 0
   /// Where the status byte goes: the last byte of the last writable buffer.
   var status: UnsafeMutableRawPointer
-  /// Segments of a discard or write-zeroes request, room for `Limit.rangeSegmentsMax`, owned by the queue.
-  var segments: UnsafeMutablePointer<RangeSegment>
-  /// The segment to be served next, and how many there are from there on.
-  var nextSegment = 0, segmentsLeft = 0
 }
 
 /// A parsed request: what the device does next. Parsing does no I/O and leaves nothing half-checked.
@@ -41,7 +39,7 @@ struct VirtioBlkContext {
 @inline(__always)
 func parseVirtioBlkRequest(
   _ chain: DescriptorChain, iovecs: UnsafeMutablePointer<iovec>, context: borrowing VirtioBlkContext,
-  request: UnsafeMutablePointer<BlockRequest>, slot: UnsafeMutablePointer<SlotState>
+  request: UnsafeMutablePointer<BlockRequest>, slot: UnsafeMutablePointer<SlotState>, segments: SegmentTable
 ) throws(QueueFault) -> VirtioBlkAction {
   guard chain.readableBytes >= UInt64(Limit.headerBytes), chain.writableBytes >= 1 else { throw .noHeaderOrStatus }
   let last = iovecs + (chain.count - 1)
@@ -76,7 +74,7 @@ func parseVirtioBlkRequest(
     return parseRangeRequest(
       header.type == RequestType.discard ? .discard : .writeZeroes, data: iovecs + readableStart,
       iovecCount: chain.readableCount - readableStart, byteCount: chain.readableBytes - UInt64(Limit.headerBytes),
-      context: context, request: request, slot: slot)
+      context: context, request: request, slot: slot, segments: segments)
   case RequestType.getID:
     let written = copySerial(
       context.serial, to: iovecs + chain.readableCount, count: writableEnd - chain.readableCount)

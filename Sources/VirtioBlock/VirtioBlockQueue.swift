@@ -25,7 +25,7 @@ final class VirtioBlockQueue: BlockClient {
   private let requests: UnsafeMutablePointer<BlockRequest>
   private let slots: UnsafeMutablePointer<SlotState>
   private let iovecs: UnsafeMutablePointer<iovec>
-  private let segments: UnsafeMutablePointer<RangeSegment>
+  private let segments: SegmentTable
   /// The rings; nil while the device is not running.
   private var ring: SplitQueue?
   private var context = VirtioBlkContext(capacitySectors: 0, isReadOnly: true, serial: (0, 0, 0))
@@ -76,13 +76,11 @@ final class VirtioBlockQueue: BlockClient {
     slots = .allocate(capacity: slotCount)
     // calloc: pages of slots that are never used are never touched, so they cost no resident memory.
     iovecs = calloc(slotCount * iovecsPerSlot, MemoryLayout<iovec>.stride)!.assumingMemoryBound(to: iovec.self)
-    segments = calloc(slotCount * Limit.rangeSegmentsMax, MemoryLayout<RangeSegment>.stride)!
-      .assumingMemoryBound(to: RangeSegment.self)
+    segments = SegmentTable(slotCount: slotCount)
     super.init()
     requests.initialize(repeating: BlockRequest(), count: slotCount)
+    slots.initialize(repeating: SlotState(status: UnsafeMutableRawPointer(iovecs)), count: slotCount)
     for slot in 0..<slotCount {
-      (slots + slot).initialize(
-        to: SlotState(status: UnsafeMutableRawPointer(iovecs), segments: segments + slot * Limit.rangeSegmentsMax))
       requests[slot].slot = Int32(slot)
       requests[slot].client = Unmanaged.passUnretained(self)
     }
@@ -92,7 +90,7 @@ final class VirtioBlockQueue: BlockClient {
     requests.deallocate()
     slots.deallocate()
     free(iovecs)
-    free(segments)
+    segments.deallocate()
   }
 
   // MARK: Life cycle, on the loop
@@ -192,7 +190,9 @@ final class VirtioBlockQueue: BlockClient {
     let chain = try DescriptorChain(
       head: head, queue: ring!, memory: memory, iovecs: slotIovecs, capacity: iovecsPerSlot)
     let request = requests + Int(head)
-    let action = try parseVirtioBlkRequest(chain, iovecs: slotIovecs, context: context, request: request, slot: slot)
+    let action = try parseVirtioBlkRequest(
+      chain, iovecs: slotIovecs, context: context, request: request, slot: slot,
+      segments: segments)
     switch action {
     case .submit:
       slot.pointee.isInFlight = true
@@ -206,9 +206,14 @@ final class VirtioBlockQueue: BlockClient {
   // MARK: Giving them back
 
   override func completed(_ request: UnsafeMutablePointer<BlockRequest>) {
+    let slot = slots + Int(request.pointee.slot)
+    if slot.pointee.segmentsLeft > 0 { return segmentCompleted(request, slot) }
+    giveBack(request, slot)
+  }
+
+  @inline(__always)
+  private func giveBack(_ request: UnsafeMutablePointer<BlockRequest>, _ slot: UnsafeMutablePointer<SlotState>) {
     let head = Int(request.pointee.slot)
-    let slot = slots + head
-    if slot.pointee.segmentsLeft > 0 && goesOn(request, slot) { return }
     slot.pointee.isInFlight = false
     inFlight -= 1
     defer { if inFlight == 0 && (ring == nil || isPaused) { device.queueBecameQuiet() } }
@@ -228,15 +233,14 @@ final class VirtioBlockQueue: BlockClient {
 
   /// Submits the next segment of a discard or write-zeroes request, unless one has failed or the rings are gone.
   @inline(never)
-  private func goesOn(
+  private func segmentCompleted(
     _ request: UnsafeMutablePointer<BlockRequest>, _ slot: UnsafeMutablePointer<SlotState>
-  ) -> Bool {
-    if ring != nil && request.pointee.result == 0 && takeSegment(request, slot) {
-      backend.submit(request)
-      return true
+  ) {
+    if ring != nil && request.pointee.result == 0 && takeSegment(request, slot, segments) {
+      return backend.submit(request)
     }
     slot.pointee.segmentsLeft = 0
-    return false
+    giveBack(request, slot)
   }
 
   @inline(__always)
