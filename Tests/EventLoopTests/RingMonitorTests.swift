@@ -121,7 +121,7 @@ private final class NoopClient: RingClient {
   @Test func oneCallArmsSubmitsAndWaits() throws {
     let client = NoopClient()
     let number = ring.register(client)
-    let handler = NotingHandler(descriptor: 77)
+    let handler = NotingHandler(descriptor: 1_000_077)
     loop.add(handler)
     let entry = ring.takeEntry()
     io_uring_prep_nop(entry)
@@ -144,18 +144,18 @@ private final class NoopClient: RingClient {
   }
 
   @Test func pollIsArmedAgainAfterItsEventAndOnlyThen() {
-    let handler = NotingHandler(descriptor: 77)
+    let handler = NotingHandler(descriptor: 1_000_077)
     loop.add(handler)
     settle()
-    #expect(kernel.polls.filter { $0.descriptor == 77 }.count == 1)
+    #expect(kernel.polls.filter { $0.descriptor == 1_000_077 }.count == 1)
     for round in 1...3 {
-      kernel.completePoll(of: 77, input)
+      kernel.completePoll(of: 1_000_077, input)
       var armedInCallback = 0
-      handler.onReady = { armedInCallback = kernel.polls.filter { $0.descriptor == 77 }.count }
+      handler.onReady = { armedInCallback = kernel.polls.filter { $0.descriptor == 1_000_077 }.count }
       settle()
       #expect(handler.calls == round)
       #expect(armedInCallback == 0)
-      #expect(kernel.polls.filter { $0.descriptor == 77 }.count == 1)
+      #expect(kernel.polls.filter { $0.descriptor == 1_000_077 }.count == 1)
     }
     loop.remove(handler)
   }
@@ -163,15 +163,15 @@ private final class NoopClient: RingClient {
   @Test(arguments: [Int32(POLLIN), -ECANCELED, -EBADF]) func pollThatCompletesAfterItsRemovalReachesNobody(
     result: Int32
   ) {
-    let handler = NotingHandler(descriptor: 77)
+    let handler = NotingHandler(descriptor: 1_000_077)
     loop.add(handler)
     settle()
-    let poll = kernel.polls.first { $0.descriptor == 77 }!
+    let poll = kernel.polls.first { $0.descriptor == 1_000_077 }!
     loop.remove(handler)
     settle()
     #expect(kernel.removals.map(\.target) == [poll.userData])
     // Another handler takes the place, on the same descriptor number, before the kernel answers.
-    let next = NotingHandler(descriptor: 77)
+    let next = NotingHandler(descriptor: 1_000_077)
     loop.add(next)
     settle()
     kernel.complete(poll, result)
@@ -179,7 +179,7 @@ private final class NoopClient: RingClient {
     settle()
     #expect(handler.calls == 0)
     #expect(next.calls == 0)
-    kernel.completePoll(of: 77, input)
+    kernel.completePoll(of: 1_000_077, input)
     settle()
     #expect(next.calls == 1)
     loop.remove(next)
@@ -187,23 +187,23 @@ private final class NoopClient: RingClient {
   }
 
   @Test func eventThatCrossesItsRemovalIsNotDelivered() {
-    let handler = NotingHandler(descriptor: 77)
+    let handler = NotingHandler(descriptor: 1_000_077)
     loop.add(handler)
     settle()
-    kernel.completePoll(of: 77, input)
+    kernel.completePoll(of: 1_000_077, input)
     loop.remove(handler)
     settle()
     #expect(handler.calls == 0)
   }
 
   @Test func pollThatTheKernelCancelledByItselfIsArmedAgain() {
-    let handler = NotingHandler(descriptor: 77)
+    let handler = NotingHandler(descriptor: 1_000_077)
     loop.add(handler)
     settle()
-    kernel.completePoll(of: 77, -ECANCELED)
+    kernel.completePoll(of: 1_000_077, -ECANCELED)
     settle()
     #expect(handler.calls == 0)
-    #expect(kernel.polls.contains { $0.descriptor == 77 })
+    #expect(kernel.polls.contains { $0.descriptor == 1_000_077 })
     loop.remove(handler)
   }
 
@@ -211,13 +211,13 @@ private final class NoopClient: RingClient {
     // The signal comes, then nothing, then the event.
     kernel.answers = [-EINTR, 0, 0]
     var waits = 0
-    let handler = NotingHandler(descriptor: 77)
+    let handler = NotingHandler(descriptor: 1_000_077)
     loop.add(handler)
     settle()
     kernel.answers = [-EINTR, 0, 0]
     kernel.onWait = {
       waits += 1
-      if waits == 3 { kernel.completePoll(of: 77, input) }
+      if waits == 3 { kernel.completePoll(of: 1_000_077, input) }
     }
     while handler.calls == 0 { loop.runOnce(mayBlock: true) }
     #expect(waits == 3)
@@ -225,11 +225,11 @@ private final class NoopClient: RingClient {
   }
 
   @Test(arguments: [-EAGAIN, -EBUSY, -EINTR, 0]) func refusedEntriesAreHandedOverLater(answer: Int32) {
-    let handler = NotingHandler(descriptor: 77)
+    let handler = NotingHandler(descriptor: 1_000_077)
     loop.add(handler)
     kernel.answers = [answer, answer, answer]
     loop.runOnce(mayBlock: false)
-    kernel.onWait = { kernel.completePoll(of: 77, input) }
+    kernel.onWait = { kernel.completePoll(of: 1_000_077, input) }
     while handler.calls == 0 { loop.runOnce(mayBlock: true) }
     // The loop did not sleep for ever over what was refused.
     #expect(
@@ -238,21 +238,21 @@ private final class NoopClient: RingClient {
   }
 
   @Test func partialSubmissionKeepsTheRest() {
-    let handlers = (0..<3).map { NotingHandler(descriptor: 70 + $0) }
+    let handlers = (0..<3).map { NotingHandler(descriptor: 1_000_070 + $0) }
     handlers.forEach(loop.add)
     kernel.answers = [1]
     loop.runOnce(mayBlock: false)
-    #expect(kernel.polls.filter { $0.descriptor >= 70 }.map(\.descriptor) == [70])
+    #expect(kernel.polls.filter { $0.descriptor >= 1_000_000 }.map(\.descriptor) == [1_000_070])
     loop.runOnce(mayBlock: false)
-    #expect(kernel.polls.filter { $0.descriptor >= 70 }.map(\.descriptor) == [70, 71, 72])
+    #expect(kernel.polls.filter { $0.descriptor >= 1_000_000 }.map(\.descriptor) == [1_000_070, 1_000_071, 1_000_072])
     handlers.forEach(loop.remove)
   }
 
   @Test func moreHandlersThanTheSubmissionQueueHasEntriesAreAllArmed() {
-    let handlers = (0..<300).map { NotingHandler(descriptor: 1000 + $0) }
+    let handlers = (0..<300).map { NotingHandler(descriptor: 1_001_000 + $0) }
     handlers.forEach(loop.add)
     loop.runOnce(mayBlock: false)
-    #expect(Set(kernel.polls.map(\.descriptor)).isSuperset(of: 1000..<1300))
+    #expect(Set(kernel.polls.map(\.descriptor)).isSuperset(of: 1_001_000..<1_001_300))
     handlers.forEach(loop.remove)
     settle()
     #expect(kernel.removals.count == 300)
@@ -261,12 +261,12 @@ private final class NoopClient: RingClient {
   }
 
   @Test func fullSubmissionQueueThatTheKernelDoesNotTakeLosesNoHandler() {
-    let handlers = (0..<200).map { NotingHandler(descriptor: 1000 + $0) }
+    let handlers = (0..<200).map { NotingHandler(descriptor: 1_001_000 + $0) }
     handlers.forEach(loop.add)
     kernel.answers = [-EBUSY, -EBUSY, -EBUSY]
     loop.runOnce(mayBlock: false)
     for _ in 0..<4 { loop.runOnce(mayBlock: false) }
-    #expect(Set(kernel.polls.map(\.descriptor)).isSuperset(of: 1000..<1200))
+    #expect(Set(kernel.polls.map(\.descriptor)).isSuperset(of: 1_001_000..<1_001_200))
     handlers.forEach(loop.remove)
   }
 
@@ -317,14 +317,14 @@ private final class NoopClient: RingClient {
   }
 
   @Test func nestedRoundGoesOnWithWhatTheOuterOneHasFound() {
-    let outer = NotingHandler(descriptor: 70)
-    let inner = NotingHandler(descriptor: 71)
+    let outer = NotingHandler(descriptor: 1_000_070)
+    let inner = NotingHandler(descriptor: 1_000_071)
     loop.add(outer)
     loop.add(inner)
     settle()
     outer.onReady = { while inner.calls == 0 { loop.runOnce(mayBlock: true) } }
-    kernel.completePoll(of: 70, input)
-    kernel.completePoll(of: 71, input)
+    kernel.completePoll(of: 1_000_070, input)
+    kernel.completePoll(of: 1_000_071, input)
     settle()
     #expect(outer.calls == 1)
     #expect(inner.calls == 1)
