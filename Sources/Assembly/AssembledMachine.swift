@@ -86,13 +86,9 @@ public final class AssembledMachine {
   /// Tries the requests again that failed under the policy `stop`, on every disk. Any thread.
   public func resumeDisks() {
     for backend in backends {
-      // The backend lives as long as the machine, which ends its loops first.
-      let reference = Unmanaged.passUnretained(backend)
-      let bits = UInt(bitPattern: reference.toOpaque())
-      backend.loop.execute {
-        guard let pointer = UnsafeRawPointer(bitPattern: bits) else { return }
-        Unmanaged<BlockBackend>.fromOpaque(pointer).takeUnretainedValue().resume()
-      }
+      // Used on its own loop only.
+      nonisolated(unsafe) let backend = backend
+      backend.loop.execute { backend.resume() }
     }
   }
 
@@ -133,11 +129,21 @@ public final class AssembledMachine {
   /// - Returns: why it ended.
   public func run() throws -> ShutdownReason {
     for thread in ioThreads { try thread.start() }
-    defer { ioThreads.forEach { $0.stop() } }
+    defer { closeDisks() }
     try machine.vcpus?.start()
     // The program of a hosted processor may hold the machine, which holds its processors: without this neither would
     // go, and the images would stay open and locked.
     defer { machine.vcpus = nil }
     return machine.run()
+  }
+
+  /// Engines and images are closed on their loops, by the threads that they belong to.
+  private func closeDisks() {
+    for backend in backends {
+      // Nobody else uses the backend any more.
+      nonisolated(unsafe) let backend = backend
+      if backend.loop === machine.mainLoop { backend.close() } else { backend.loop.execute { backend.close() } }
+    }
+    ioThreads.forEach { $0.stop() }
   }
 }

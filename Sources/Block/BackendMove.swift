@@ -48,6 +48,24 @@ extension BlockBackend {
     driver.drainEnds()
   }
 
+  /// Makes requests that wait for a command go on: what failed and stopped the machine is reported, what a fault keeps
+  /// hanging goes to the disk. For a device that is about to become quiet; `drainEnded` ends it where the machine goes on.
+  public func drainBegan() {
+    reportStopped()
+    driver.drainBegins()
+  }
+
+  /// Ends `drainBegan`.
+  public func drainEnded() { driver.drainEnds() }
+
+  /// Lets everything complete, and gives back what the driver has on the loop. Nothing may be submitted any more. On the
+  /// loop, once.
+  public func close() {
+    drainBegan()
+    drain()
+    driver.close()
+  }
+
   /// Requests in flight that the driver does not have: they wait for `unpause` or `resume`.
   public var keptCount: Int {
     // Whatever waits for a flush of the backend's own is kept where that flush is.

@@ -57,6 +57,10 @@ open class BlockDriver {
   /// Takes a request whose range lies in the disk.
   open func submit(_ request: UnsafeMutablePointer<BlockRequest>) {}
 
+  /// The driver has no request and gets none any more: it gives back what it has on its loop and in the kernel. On the
+  /// loop, once.
+  open func close() {}
+
   /// The owner begins to wait until the driver has no request any more: what waits for no more than time or a command
   /// goes on by itself now. Calls nest.
   open func drainBegins() {}

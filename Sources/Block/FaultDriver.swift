@@ -126,6 +126,11 @@ public final class FaultDriver: BlockDriver {
 
   // MARK: Loops
 
+  public override func close() {
+    timer?.cancel()
+    lower.close()
+  }
+
   public override func detach() {
     release()
     timer?.cancel()

@@ -190,6 +190,11 @@ public final class FileDriver: BlockDriver {
 
   // MARK: Loops
 
+  public override func close() {
+    engine.close()
+    companion?.close()
+  }
+
   /// What the driver leaves on a loop, to be closed there. It has nothing in flight.
   private final class Left: @unchecked Sendable {
     private let engines: [IOEngine]

@@ -52,6 +52,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   private(set) var transport: VirtioPCITransport!
   /// A start that waits for the requests of the time before a reset. On the loop.
   private var startWhenQuiet: (() -> Void)?
+  // Between `quiesce` and `resume`. On the loop.
+  private var isDraining = false
   /// Where the registers' BAR is mapped now. Machine lock.
   private var registersBase: UInt64?
 
@@ -340,6 +342,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     guard !quiet.load(ordering: .acquiring) else { return }
     backend.loop.execute { [self] in
       queues.forEach { $0.pause() }
+      backend.drainBegan()
+      isDraining = true
       queueBecameQuiet()
     }
   }
@@ -353,6 +357,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     backend.loop.execute { [self] in
       guard resetCount.load(ordering: .acquiring) == expected else { return }
       quiet.store(false, ordering: .releasing)
+      if isDraining { backend.drainEnded() }
+      isDraining = false
       queues.forEach { $0.resume() }
     }
   }

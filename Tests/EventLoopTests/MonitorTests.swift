@@ -164,12 +164,14 @@ private final class CountingHandler: DescriptorHandler, @unchecked Sendable {
       event.consume()
       loop.stop()
     }
+    loop.claim()
     let thread = try HostThread(name: "adder") {
       asleep.wait()
       loop.add(handler)
     }
     loop.run()
     thread.join()
+    loop.release()
     #expect(handler.count == 1)
     loop.remove(handler)
   }
@@ -182,6 +184,8 @@ private final class CountingHandler: DescriptorHandler, @unchecked Sendable {
     let rounds = 400
     let late = Atomic<Int>(0)
     let running = Atomic<Int>(threadCount)
+    // Before the first thread runs: a loop that nobody has claimed belongs to whoever calls.
+    loop.claim()
     let threads = try (0..<threadCount).map { index in
       try HostThread(name: "changer-\(index)") {
         var random = SystemRandomNumberGenerator()
@@ -214,6 +218,7 @@ private final class CountingHandler: DescriptorHandler, @unchecked Sendable {
     loop.run()
     threads.forEach { $0.join() }
     settle(loop)
+    loop.release()
     #expect(late.load(ordering: .sequentiallyConsistent) == 0)
     var watched = 0
     loop.watchList.forEach { _ in watched += 1 }
