@@ -45,9 +45,9 @@ public struct EngineBench {
   /// - Throws: `BenchError` and errors of the host, each as one line.
   public func run() throws -> [BenchResult] {
     let usable = try usableEngines()
-    let span = try usableSpan()
-    let file = try path ?? BenchFile.make(byteCount: span)
+    let file = try path ?? BenchFile.make(byteCount: spanBytes)
     defer { if path == nil { unlink(file) } }
+    let span = try usableSpan(file)
     printHead()
     var results: [BenchResult] = []
     for engine in usable {
@@ -89,10 +89,9 @@ public struct EngineBench {
     return usable
   }
 
-  /// Bytes to touch: of a named file, whole blocks.
-  /// - Throws: where it cannot be opened, is in use, or is too small.
-  private func usableSpan() throws -> UInt64 {
-    guard let path else { return spanBytes }
+  /// Bytes of the file to touch, in whole blocks.
+  /// - Throws: where it cannot be opened as it has to be, is in use, or is too small.
+  private func usableSpan(_ path: String) throws -> UInt64 {
     // Closed again at once, for the lock would keep qemu-img out.
     let file = try ImageFile.open(path: path, cache: isDirect ? .none : .writeback, readOnly: !measuresWrites)
     let span = min(spanBytes, file.byteCount - file.byteCount % UInt64(Self.sequentialBytes))
@@ -113,6 +112,7 @@ public struct EngineBench {
     print("engines, \(isDirect ? "O_DIRECT" : "buffered"), loop \(monitor.rawValue); peers: fio and qemu-img bench")
     print(
       "qemu-img strides over the file where fio and ours are random; flush-write: each write and a flush of its own")
+    print("cpu: all threads of the process; fio leaves out what the kernel's io_uring workers do for it")
     if !FioPeer.isInstalled { print("fio is not installed (apt-get install fio): no first peer") }
     if !QemuImgPeer.isInstalled { print("qemu-img is not installed (apt-get install qemu-utils): no second peer") }
     printRow(["id", "IOPS", "fio", "ratio", "qemu-img", "ratio", "cpu us/req", "fio", "p50 us", "p99 us", "p99.9 us"])
@@ -135,7 +135,7 @@ public struct EngineBench {
       id: "null/\(workload.name(depth: NullPath.batch))", rounds: own, unit: "iops", peer: peer.name, peerRounds: peers)
     printRow([
       result.id, BenchTable.whole(result.value), "-", "-", BenchTable.whole(result.peerValue),
-      BenchTable.fraction(result.ratio), BenchTable.fraction(1e6 / result.value),
+      BenchTable.fraction(result.ratio),
     ])
     return [result]
   }

@@ -6,7 +6,8 @@ struct FioPeer {
   /// One measurement.
   struct Figures {
     var iops: Double
-    /// CPU time per request in microseconds, in user mode and in the kernel.
+    /// CPU time of fio's jobs per request in microseconds, in user mode and in the kernel. Each job counts its own thread
+    /// (RUSAGE_THREAD), so what the kernel's io_uring workers do for it is not in there.
     var userMicroseconds: Double
     var systemMicroseconds: Double
     /// Latency in microseconds: median and 99th percentile.
