@@ -53,12 +53,17 @@ let package = Package(
     module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
     // Floor 8
     module("Assembly", ["VirtioBlock", "Platform", "Accelerators"]),
-    module("Bench", ["Assembly", .product(name: "Histogram", package: "hdrhistogram-swift")]),
+    module(
+      "Bench",
+      [
+        "Assembly", "AsyncIO", "Block", "EventLoop", "HostSystem",
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+      ]),
     // Floor 9
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Assembly", "Bench", "GuestImages",
+        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
@@ -69,6 +74,7 @@ let package = Package(
     tests("BlockTests", ["Block", "AsyncIO", "CLinux", "EventLoop", "HostSystem"]),
     tests("VirtioBlockTests", ["VirtioBlock"]),
     tests("AssemblyTests", ["Assembly"]),
+    tests("BenchTests", ["Bench", "AsyncIO", "EventLoop"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

@@ -6,7 +6,7 @@ import Bench
 struct BenchCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench", abstract: "Measure the way of a request beside peers in the same run.",
-    subcommands: [Virtio.self, HotPathCommand.self])
+    subcommands: [Virtio.self, BenchEngineCommand.self, HotPathCommand.self])
 
   struct Virtio: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -41,10 +41,7 @@ struct BenchCommand: ParsableCommand {
       bench.measuresWrites = file == nil || overwrite
       bench.seconds = seconds
       bench.rounds = rounds
-      bench.depths = depths.split(separator: ",").compactMap { Int($0) }
-      guard !bench.depths.isEmpty, bench.depths.allSatisfy({ (1...64).contains($0) }) else {
-        throw UsageError("--depths \(depths): give numbers from 1 to 64, separated by commas, such as 1,16,64")
-      }
+      bench.depths = try BenchCommand.depths(depths, max: 64)
       guard (1...600).contains(seconds), (1...99).contains(rounds) else {
         throw UsageError("--seconds \(seconds) --rounds \(rounds): give 1 to 600 seconds and 1 to 99 rounds")
       }
@@ -54,17 +51,38 @@ struct BenchCommand: ParsableCommand {
     }
   }
 
+  /// Takes `--depths`.
+  static func depths(_ text: String, max: Int) throws -> [Int] {
+    let parts = text.split(separator: ",", omittingEmptySubsequences: false)
+    let depths = parts.compactMap { Int($0) }
+    guard depths.count == parts.count, depths.allSatisfy({ (1...max).contains($0) }) else {
+      throw UsageError("--depths \(text): give numbers from 1 to \(max), separated by commas, such as 1,16,64")
+    }
+    return depths
+  }
+
   struct HotPathCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
       commandName: "hot-path", abstract: "Serve requests over the null driver on one thread (for Tools/instructions).",
       shouldDisplay: false)
 
+    enum Layer: String, CaseIterable, ExpressibleByArgument {
+      case device, block
+    }
+
+    @Option(help: "Where requests come in: the virtio device, or the block layer.")
+    var layer = Layer.device
     @Option(help: "Batches of \(HotPath.batch) requests.")
     var passes = 1000
 
     func run() throws {
-      var path = try HotPath()
-      print("\(try path.run(passes: passes)) requests")
+      switch layer {
+      case .device:
+        var path = try HotPath()
+        print("\(try path.run(passes: passes)) requests")
+      case .block:
+        print("\(try NullPath().run(passes: passes)) requests")
+      }
     }
   }
 }
