@@ -21,7 +21,7 @@ struct Spindle: ParsableCommand {
         spindle bench virtio --file disk.img
       """,
     version: version,
-    subcommands: [Run.self, AIOCommand.self, BenchCommand.self, Image.self])
+    subcommands: [Run.self, AIOCommand.self, BenchCommand.self, Image.self, DurabilityCommand.self])
 
   static func main() {
     LoggingSystem.bootstrap { label in
