@@ -2,7 +2,7 @@
 import ArgumentParser
 import Assembly
 import AsyncIO
-import Block
+import Bench
 
 struct AIOCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -30,6 +30,14 @@ struct AIOCommand: ParsableCommand {
     if measure && file == nil { throw UsageError("--measure: name the file that is to be read") }
     var report = EngineReport()
     if let file { report.file = try FileReport(path: file, engines: report.engines) }
-    if json { try printJSON(report) } else { report.print() }
+    if !json { report.print() }
+    if measure, let file = report.file {
+      let engines = report.engines.filter { $0.isUsable && (file.isDirectPossible || $0.kind != .linuxAIO) }
+      if !json { print("") }
+      report.file?.measured = try EngineComparison.run(
+        path: file.path, byteCount: file.byteCount, isDirect: file.isDirectPossible, engines: engines.map(\.kind),
+        print: { if !json { print($0) } })
+    }
+    if json { try printJSON(report) }
   }
 }

@@ -25,6 +25,9 @@ struct FileReport: Encodable {
   let choices: [Choice]
   var measured: [BenchResult] = []
 
+  /// Whether the file can be opened for direct I/O.
+  var isDirectPossible: Bool { directOffsetAlignment != nil }
+
   private enum CodingKeys: String, CodingKey {
     case path, kind, byteCount, directOffsetAlignment, directMemoryAlignment, hasDurableWrites, deviceFUA, choices
   }
