@@ -48,7 +48,7 @@ public struct EngineBench {
     let file = try path ?? BenchFile.make(byteCount: spanBytes)
     defer { if path == nil { unlink(file) } }
     let span = try usableSpan(file)
-    printHead()
+    printHead(usable)
     var results: [BenchResult] = []
     for engine in usable {
       let row = Row(bench: self, engine: engine, file: file, hasQemuImg: hasQemuImg(file, engine, span))
@@ -108,11 +108,16 @@ public struct EngineBench {
     return false
   }
 
-  private func printHead() {
+  private func printHead(_ engines: [EngineKind]) {
     print("engines, \(isDirect ? "O_DIRECT" : "buffered"), loop \(monitor.rawValue); peers: fio and qemu-img bench")
     print(
       "qemu-img strides over the file where fio and ours are random; flush-write: each write and a flush of its own")
     print("cpu: all threads of the process; fio leaves out what the kernel's io_uring workers do for it")
+    if measuresWrites && engines.contains(.linuxAIO) {
+      // fio 3.33 makes 500 fdatasync calls for 500 such writes at depth 16, and submits no sync operations.
+      print(
+        "fio libaio waits for each flush before it goes on: above depth 1 its flush-write is that of a slower program")
+    }
     if !FioPeer.isInstalled { print("fio is not installed (apt-get install fio): no first peer") }
     if !QemuImgPeer.isInstalled { print("qemu-img is not installed (apt-get install qemu-utils): no second peer") }
     printRow(["id", "IOPS", "fio", "ratio", "qemu-img", "ratio", "cpu us/req", "fio", "p50 us", "p99 us", "p99.9 us"])
