@@ -16,6 +16,7 @@ import Testing
   init() throws {
     loop = try makeWatchedLoop()
     engine = LinuxAIOEngine(port: kernel, loop: loop)
+    engine.submitBatchMax = LinuxAIOEngine.eventsMax
   }
 
   private final class OtherWork: BottomHalf, @unchecked Sendable {
@@ -47,6 +48,16 @@ import Testing
   }
 
   // MARK: Batches
+
+  @Test func longBatchIsSubmittedInPartsSoThatTheDiskStartsEarly() {
+    engine.submitBatchMax = 2
+    let operations = (0..<5).map { TestOperation(.read, offset: UInt64($0) * 4096, sink: sink) }
+    loop.beginBatch()
+    operations.forEach { engine.submit($0.pointer) }
+    #expect(kernel.taken == [2, 2])
+    loop.endBatch()
+    #expect(kernel.taken == [2, 2, 1])
+  }
 
   @Test func batchIsOneSubmissionAtItsEnd() {
     loop.beginBatch()
@@ -109,6 +120,7 @@ import Testing
     port.canBePolled = false
     port.completeAtOnce = { Int64($0.byteCount) }
     let other = LinuxAIOEngine(port: port, loop: loop)
+    other.submitBatchMax = LinuxAIOEngine.eventsMax
     let operation = TestOperation(.read, sink: sink)
     other.submit(operation.pointer)
     #expect(port.lookCount == 0)
@@ -380,6 +392,7 @@ import Testing
     loop.beginBatch()
     do {
       let other = LinuxAIOEngine(port: port, loop: loop)
+      other.submitBatchMax = LinuxAIOEngine.eventsMax
       other.submit(operation.pointer)
       other.cancel(operation.pointer)
       other.close()

@@ -16,6 +16,7 @@ import Testing
   init() throws {
     loop = try makeWatchedLoop()
     engine = LinuxAIOEngine(port: kernel, loop: loop)
+    engine.submitBatchMax = LinuxAIOEngine.eventsMax
   }
 
   private func settle() { while loop.runOnce(mayBlock: false) {} }

@@ -122,13 +122,14 @@ import Testing
     #expect(bench.starter.asked.count == 1)
   }
 
-  @Test func whoeverSubmitsStartsOneThreadAtMostAndTheOthersStartEachOther() throws {
+  @Test func whoeverHandsOverStartsOneThreadAtMostAndTheOthersStartEachOther() throws {
     let bench = try ThreadPoolBench()
     bench.port.hold()
     bench.batch { for offset in offsets(8) { bench.submit(offset: offset) } }
     bench.port.waitUntilInside(8)
     #expect(bench.starter.asked.count == 8)
-    #expect(bench.starter.asked.filter { $0 == pthread_self() }.count == 1)
+    let handovers = 8 / ThreadPoolEngine.handoverMax
+    #expect((1...handovers).contains(bench.starter.asked.filter { $0 == pthread_self() }.count))
   }
 
   @Test func workersEndAfterTheirIdleTime() throws {

@@ -14,6 +14,11 @@ public final class LinuxAIOEngine: IOEngine {
   /// Operations that the context holds, queued for submission or in the kernel. As many as the completions delivered at
   /// one time at most, so that those that keep coming do not keep the loop from its other work.
   public static let eventsMax = 128
+  /// What `submitBatchMax` is until it is changed: as with io_uring, the disk should have its first request while the rest
+  /// are still prepared. Whole batches reached 0.85 of fio at depth 16.
+  public static let submitBatchDefault = 2
+  /// Most operations queued before they are submitted without waiting for the end of the batch.
+  public var submitBatchMax = LinuxAIOEngine.submitBatchDefault
   /// After what time a submission is tried again where the kernel has nothing of ours that could complete.
   static let retryNs: UInt64 = 1_000_000
 
@@ -178,7 +183,9 @@ public final class LinuxAIOEngine: IOEngine {
     }
     enqueue(blocks.take(), operation)
     if isBlocked { return }
-    if blocks.queuedCount + inKernelCount >= Self.eventsMax { submitQueued() } else { deferSubmission() }
+    let isEnough = blocks.queuedCount >= submitBatchMax || blocks.queuedCount + inKernelCount >= Self.eventsMax
+    // A thread that the loop has lent its state to must not wait in io_submit.
+    if isEnough && loop.isOnLoop { submitQueued() } else { deferSubmission() }
   }
 
   /// Queues operations that waited; the caller has them submitted.

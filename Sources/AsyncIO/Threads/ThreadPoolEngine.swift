@@ -12,7 +12,7 @@ import HostSystem
 /// completions is open, and a flush is no barrier: who needs order waits for completions.
 public final class ThreadPoolEngine: IOEngine {
   /// Most operations that are queued before they are handed to the workers without waiting for the end of the batch.
-  public static let handoverMax = 16
+  public static let handoverMax = 4
 
   // Unmanaged, because even a reference that is never released costs atomic adds on the hot path; given back by `deinit`.
   private let pool: Unmanaged<WorkerPool>
