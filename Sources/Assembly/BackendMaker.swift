@@ -44,8 +44,9 @@ final class BackendMaker {
           "spindle: \(path): its length is not a whole number of blocks; "
             + "the guest does not see the last \(image.unreachableBytes) bytes")
       }
-      let choice = try choose(drive, facts: image.facts)
-      return try serve(image, by: choice, drive, loop: loop)
+      let facts = image.facts
+      let choice = try choose(drive, facts: facts)
+      return try serve(image, facts, by: choice, drive, loop: loop)
     }
   }
 
@@ -63,7 +64,8 @@ final class BackendMaker {
   }
 
   private func serve(
-    _ image: consuming ImageFile, by choice: EngineChoice, _ drive: DriveConfiguration, loop: EventLoop
+    _ image: consuming ImageFile, _ facts: FileFacts, by choice: EngineChoice, _ drive: DriveConfiguration,
+    loop: EventLoop
   ) throws -> FileDriver {
     let kind = choice.kind
     let limits = ThreadPoolLimits(workersMax: drive.engineThreadsMax)
@@ -80,6 +82,7 @@ final class BackendMaker {
     return FileDriver(
       image: image, engine: engine,
       makeEngine: { loop throws(SystemError) in try kind.makeEngine(on: loop, limits: limits) },
-      companion: { loop throws(SystemError) in ThreadPoolEngine(loop: loop, limits: limits) }, merge: drive.merge)
+      companion: { loop throws(SystemError) in ThreadPoolEngine(loop: loop, limits: limits) },
+      hasDurableWrites: facts.hasDurableWrites, merge: drive.merge)
   }
 }

@@ -16,7 +16,9 @@ public final class FileDriver: BlockDriver {
   private let makeEngine: EngineMaker?
   let alignment: IOAlignment
   let descriptor: Int32
-  /// Whether the engine's durable writes need no flush after them.
+  /// Whether the kernel makes single writes of this file durable (`FileFacts.hasDurableWrites`).
+  private let hasDurableWrites: Bool
+  /// Whether durable writes need no flush after them.
   private(set) var hasNativeFUA: Bool
   private let sink = Sink()
   private(set) lazy var bouncer = Bouncer(driver: self)
@@ -47,10 +49,12 @@ public final class FileDriver: BlockDriver {
   ///   that only read and write), when it is first needed. Without one such a discard is answered with EOPNOTSUPP, and
   ///   zeroes are written.
   /// - Parameter alignment: what requests must keep to, where it is to be stricter than the file itself wants.
+  /// - Parameter hasDurableWrites: false where the kernel refuses to make a single write of the file durable; a flush
+  ///   follows each then.
   /// - Parameter merge: whether requests of a batch that continue each other go as one (`BlockConfiguration.merge`).
   public init(
     image: consuming ImageFile, engine: IOEngine, makeEngine: EngineMaker? = nil, companion: EngineMaker? = nil,
-    alignment: IOAlignment? = nil, merge: Bool = true
+    alignment: IOAlignment? = nil, hasDurableWrites: Bool = true, merge: Bool = true
   ) {
     self.makeEngine = makeEngine
     makeCompanion = companion
@@ -60,7 +64,8 @@ public final class FileDriver: BlockDriver {
     self.image = image
     self.engine = engine
     engineReference = Unmanaged.passUnretained(engine)
-    hasNativeFUA = engine.hasNativeFUA
+    self.hasDurableWrites = hasDurableWrites
+    hasNativeFUA = engine.hasNativeFUA && hasDurableWrites
     super.init()
     sink.driver = self
     makeMerger()
@@ -220,7 +225,7 @@ public final class FileDriver: BlockDriver {
     mergedBefore = mergedRequestCount
     engine = new
     engineReference = Unmanaged.passUnretained(new)
-    hasNativeFUA = new.hasNativeFUA
+    hasNativeFUA = new.hasNativeFUA && hasDurableWrites
     companion = nil
     makeMerger()
     former.execute {

@@ -10,7 +10,7 @@ struct EngineReport {
   var file: FileReport?
 
   func print() {
-    row("engine", "here", "what it uses, or why it is missing")
+    row("engine", "here", "what it offers, or why it is missing")
     for engine in engines {
       row(
         engine.kind.rawValue, engine.isUsable ? "yes" : "no", engine.obstacle ?? engine.features.joined(separator: ", ")

@@ -24,6 +24,18 @@ import Testing
     #expect(kit.driver.directInFlight == 0)
   }
 
+  @Test func fileThatRefusesDurableWritesGetsAFlushWhateverTheEngineCan() throws {
+    let file = try TemporaryFile(TemporaryFile.pattern(1 << 16))
+    let kit = try ScriptKit(file, cache: .writethrough, hasDurableWrites: false)
+    kit.submit(kit.request(.write, pieces: [512]))
+    kit.engine.completeOne()
+    #expect(kit.client.completed.isEmpty)
+    #expect(kit.engine.opcodes == [.write, .flush])
+    #expect(!kit.engine.log[0].forceUnitAccess)
+    kit.engine.completeOne()
+    #expect(kit.client.results == [0])
+  }
+
   @Test func failedWriteIsNotFlushedAndAFailedFlushFailsTheWrite() throws {
     let kit = try kit()
     kit.submit(kit.request(.write, pieces: [512]))

@@ -88,7 +88,7 @@ final class ScriptKit {
 
   init(
     _ file: TemporaryFile, cache: CacheMode = .writeback, alignment: IOAlignment? = nil, hasCompanion: Bool = false,
-    merge: Bool = true,
+    hasDurableWrites: Bool = true, merge: Bool = true,
     set: (ScriptedEngine) -> Void = { _ in }
   ) throws {
     loop = try EventLoop(name: "test")
@@ -99,7 +99,7 @@ final class ScriptKit {
     driver = FileDriver(
       image: image, engine: engine,
       companion: hasCompanion ? { (loop) throws(SystemError) in made.make(loop) } : nil, alignment: alignment,
-      merge: merge)
+      hasDurableWrites: hasDurableWrites, merge: merge)
     var configuration = BlockConfiguration()
     configuration.cache = cache
     backend = BlockBackend(driver: driver, loop: loop, configuration: configuration)

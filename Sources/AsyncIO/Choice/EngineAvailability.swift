@@ -10,7 +10,7 @@ public struct EngineAvailability: Equatable, Sendable {
   public var kind: EngineKind
   /// Why not, in words with the way out; nil where it works.
   public var obstacle: String?
-  /// What it uses of what the host offers.
+  /// What it can use of what the host offers; registered files and pinned memory only where a user of the engine asks.
   public var features: [String] = []
 
   /// Whether it works.
