@@ -48,6 +48,7 @@ let package = Package(
     module("Machine", ["GuestMemory", "EventLoop", "HostSystem", .product(name: "Logging", package: "swift-log")]),
     // Floor 6
     module("VirtioBlock", ["Machine", "Block"]),
+    module("AHCI", ["Machine", "Block", "EventLoop", "GuestMemory"]),
     module("Platform", ["Machine", "EventLoop", "HostSystem"]),
     // Floor 7
     module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
@@ -73,6 +74,7 @@ let package = Package(
     tests("AsyncIOTests", ["AsyncIO", "CLinux", "CLinuxAIO", "CURing", "EventLoop", "HostSystem"]),
     tests("BlockTests", ["Block", "AsyncIO", "CLinux", "EventLoop", "HostSystem"]),
     tests("VirtioBlockTests", ["VirtioBlock"]),
+    tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory"]),
     tests("AssemblyTests", ["Assembly"]),
     tests("BenchTests", ["Bench", "AsyncIO", "EventLoop"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
