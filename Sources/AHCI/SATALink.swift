@@ -12,8 +12,8 @@ class SATALink: BlockClient {
   /// Moves `byteCount` bytes (at least 1, whole sectors of 512) between the disk and the guest's memory, and calls
   /// `SATADevice.transferEnded` with the block layer's result. Only `.read` and `.write`; `durable` is FUA.
   ///
-  /// Where the guest's list is too short, a read moves what fits and succeeds with `slot.overflowed`; a write fails. A
-  /// list that leaves RAM ends the command without the device (`slot.faulted`).
+  /// Where the guest's list is too short, a read moves what fits and succeeds with `slot.overflowed`. A write whose list is
+  /// too short, and a list that is empty or leaves RAM, end the command without the device.
   func transfer(
     _ operation: BlockOperation, of backend: BlockBackend, offset: UInt64, byteCount: UInt64, durable: Bool,
     for slot: UnsafeMutablePointer<CommandSlot>
@@ -46,6 +46,8 @@ public class SATADevice {
 
   /// PxSIG: the registers after a reset (AHCI 1.3.1 §3.3.9): count, then the low three bytes of the address.
   var signature: UInt32 { 0 }
+  /// Whether READ and WRITE FPDMA QUEUED are queued commands to the device.
+  var takesQueued: Bool { false }
   /// The disk; nil for an empty drive.
   var backend: BlockBackend? { nil }
 

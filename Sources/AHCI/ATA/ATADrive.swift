@@ -47,4 +47,5 @@ public final class ATADrive: SATADevice {
 
   override var signature: UInt32 { 0x0000_0101 }
   override var backend: BlockBackend? { disk }
+  override var takesQueued: Bool { true }
 }
