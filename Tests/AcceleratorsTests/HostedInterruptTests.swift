@@ -58,6 +58,25 @@ private struct Delivery: Sendable, CustomTestStringConvertible {
     #expect(controller.counters[0x30] == 1 && controller.counters[256 + 0x31] == 1)
   }
 
+  @Test func aFunctionsMSIReachesTheProcessorThatItsRegistersName() throws {
+    let guest = try HostedGuest.run(processorCount: 2) { _ in }
+    let function = MessageFunction()
+    guest.machine.lock.withLock { guest.machine.attach(function) }
+    func fire(_ processor: Int, _ vector: UInt32) {
+      let message = HostedInterruptController.message(processor: processor, vector: vector)
+      guest.machine.lock.withLock { function.program(message) }
+      function.msi?.notify()
+    }
+    fire(0, 0x30)
+    fire(1, 0x31)
+    fire(1, 0x31)
+    guest.machine.lock.withLock { function.disable() }
+    function.msi?.notify()
+    let counters = guest.accelerator.controller.counters
+    #expect((0..<512).filter { counters[$0] != 0 } == [0x30, 256 + 0x31])
+    #expect(counters[0x30] == 1 && counters[256 + 0x31] == 2)
+  }
+
   @Test func linesAreCountedByRisingEdge() throws {
     let guest = try HostedGuest.run { _ in }
     for asserted in [false, true, true, false, true] { guest.machine.interrupts.setLine(4, asserted: asserted) }

@@ -75,6 +75,27 @@ import Testing
     #expect(guest.vectors == [0x42, 0x43])
   }
 
+  @Test func aFunctionsMSIReachesTheGuestWhereItsRegistersSay() throws {
+    let guest = try KVMGuest.withInterrupts()
+    let function = MessageFunction()
+    guest.machine.lock.withLock { guest.machine.attach(function) }
+    defer { guest.machine.lock.withLock { function.shutdown() } }
+    try start(guest)
+    func fire(_ message: MSIMessage, count: Int) throws {
+      guest.machine.lock.withLock { function.program(message) }
+      function.msi?.notify()
+      try #require(guest.ports.wait(count: 1 + count))
+    }
+    try fire(message(0x41), count: 1)
+    try fire(message(0x52), count: 2)
+    // Disabled, it sends nothing; the next message is the first that comes.
+    guest.machine.lock.withLock { function.disable() }
+    function.msi?.notify()
+    try fire(message(0x43), count: 3)
+    guest.stop()
+    #expect(guest.vectors == [0x41, 0x52, 0x43])
+  }
+
   @Test func aClosedRoutesPlaceServesTheNextOne() throws {
     let guest = try KVMGuest.withInterrupts()
     try start(guest)

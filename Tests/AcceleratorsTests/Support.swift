@@ -115,3 +115,27 @@ final class Collected<Element: Sendable>: Sendable {
   var elements: [Element] { state.withLock { $0 } }
   func add(_ element: Element) { state.withLock { $0.append(element) } }
 }
+
+/// A function with MSI at 0x80, which a test programs as a guest would. Machine lock held.
+final class MessageFunction: PCIFunction {
+  private static let capability = 0x80
+
+  init() {
+    super.init(
+      name: "msi", address: PCIAddress(device: 9, function: 0),
+      identity: PCIIdentity(
+        vendor: 0x8086, device: 0x2922, classCode: 0x010601, revision: 2, subsystemVendor: 0, subsystem: 0,
+        interruptPin: 1))
+    addMSI(at: Self.capability)
+  }
+
+  /// Writes the message and enables MSI.
+  func program(_ message: MSIMessage) {
+    configurationWrite(offset: Self.capability + 4, width: 4, value: UInt32(truncatingIfNeeded: message.address))
+    configurationWrite(offset: Self.capability + 8, width: 4, value: UInt32(message.address >> 32))
+    configurationWrite(offset: Self.capability + 12, width: 2, value: message.data)
+    configurationWrite(offset: Self.capability + 2, width: 2, value: 1)
+  }
+
+  func disable() { configurationWrite(offset: Self.capability + 2, width: 2, value: 0) }
+}

@@ -22,13 +22,10 @@ public final class MSIX: @unchecked Sendable {
 
   /// What the lock of one vector guards.
   private struct Vector {
-    var message = MSIMessage(address: 0, data: 0)
+    // The route knows the message while the vector is open, so that firing needs no update.
+    var routed = RoutedMessage()
     var isMasked = true
     var isPending = false
-    // The route knows `message`. Always so while the vector is open, so `fire` needs no update.
-    var routeIsCurrent = false
-    // Retained by this table until close().
-    var route: Unmanaged<InterruptRoute>?
   }
 
   private struct Slot: ~Copyable {
@@ -70,11 +67,11 @@ public final class MSIX: @unchecked Sendable {
   public func notify(_ vector: Int) {
     guard vector >= 0, vector < vectorCount else { return }
     slots[vector].vector.withLock { state in
-      guard isOpen(state), let route = state.route else {
+      guard isOpen(state), state.routed.hasRoute else {
         state.isPending = true
         return
       }
-      route._withUnsafeGuaranteedRef { $0.fire() }
+      state.routed.fire()
     }
   }
 
@@ -116,9 +113,9 @@ public final class MSIX: @unchecked Sendable {
   func tableWord(_ vector: Int, _ word: Int) -> UInt32 {
     slots[vector].vector.withLock { state in
       switch word {
-      case 0: UInt32(truncatingIfNeeded: state.message.address)
-      case 1: UInt32(truncatingIfNeeded: state.message.address >> 32)
-      case 2: state.message.data
+      case 0: UInt32(truncatingIfNeeded: state.routed.message.address)
+      case 1: UInt32(truncatingIfNeeded: state.routed.message.address >> 32)
+      case 2: state.routed.message.data
       default: state.isMasked ? 1 : 0
       }
     }
@@ -127,14 +124,14 @@ public final class MSIX: @unchecked Sendable {
   /// Writes one of the four words of a table entry.
   func setTableWord(_ vector: Int, _ word: Int, _ value: UInt32, interrupts: InterruptController?) {
     slots[vector].vector.withLock { state in
-      let before = state.message
+      var message = state.routed.message
       switch word {
-      case 0: state.message.address = state.message.address & ~0xffff_ffff | UInt64(value)
-      case 1: state.message.address = UInt64(value) << 32 | state.message.address & 0xffff_ffff
-      case 2: state.message.data = value
+      case 0: message.address = message.address & ~0xffff_ffff | UInt64(value)
+      case 1: message.address = UInt64(value) << 32 | message.address & 0xffff_ffff
+      case 2: message.data = value
       default: state.isMasked = value & 1 != 0
       }
-      if state.message != before { state.routeIsCurrent = false }
+      state.routed.set(message)
     }
     if let interrupts { settle(vector, interrupts: interrupts) }
   }
@@ -151,9 +148,9 @@ public final class MSIX: @unchecked Sendable {
     control.store(0, ordering: .relaxed)
     for index in 0..<vectorCount {
       slots[index].vector.withLock { state in
-        let route = state.route
-        state = Vector()
-        state.route = route
+        state.routed.set(MSIMessage(address: 0, data: 0))
+        state.isMasked = true
+        state.isPending = false
       }
     }
   }
@@ -164,30 +161,24 @@ public final class MSIX: @unchecked Sendable {
     for index in 0..<vectorCount {
       let route = slots[index].vector.withLock { state in
         state.isMasked = true
-        state.routeIsCurrent = false
-        return state.route.take()
+        return state.routed.take()
       }
-      guard let route else { continue }
-      route.takeUnretainedValue().close()
-      route.release()
+      route.close()
     }
   }
 
   /// Follows a change of the guest's: an open vector has a route that knows its message, and nothing pending.
   private func settle(_ index: Int, interrupts: InterruptController) {
-    let needsRoute = slots[index].vector.withLock { isOpen($0) && $0.route == nil }
+    let needsRoute = slots[index].vector.withLock { isOpen($0) && !$0.routed.hasRoute }
     // Made outside the vector's lock, as an accelerator may take its time over it; the machine lock keeps others away.
     let route = needsRoute ? Unmanaged.passRetained(interrupts.makeRoute()) : nil
     slots[index].vector.withLock { state in
-      if let route { state.route = route }
-      guard isOpen(state), let route = state.route else { return }
-      if !state.routeIsCurrent {
-        route._withUnsafeGuaranteedRef { $0.update(state.message) }
-        state.routeIsCurrent = true
-      }
+      if let route { state.routed.adopt(route) }
+      guard isOpen(state) else { return }
+      state.routed.updateRoute()
       if state.isPending {
         state.isPending = false
-        route._withUnsafeGuaranteedRef { $0.fire() }
+        state.routed.fire()
       }
     }
   }

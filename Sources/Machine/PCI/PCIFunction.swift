@@ -3,7 +3,7 @@
 /// A PCI function: configuration space, base address registers, capabilities and interrupts of a device.
 ///
 /// A subclass adds BARs and capabilities in its initialiser; the machine is there after `Machine.attach`. Everything is
-/// guarded by the machine lock, except `msix`, which any thread may `notify`.
+/// guarded by the machine lock, except `msi` and `msix`, which any thread may `notify`.
 open class PCIFunction: Device {
   /// Where the function is on bus 0.
   public let address: PCIAddress
@@ -13,9 +13,12 @@ open class PCIFunction: Device {
   public final var configuration = PCIConfigurationSpace()
   /// The MSI-X table, where the function has one.
   public private(set) final var msix: MSIX?
+  /// The MSI capability, where the function has one.
+  public private(set) final var msi: MSI?
 
   private var registers: [PCIBaseAddressRegister] = []
   private var msixOffset = 0
+  private var msiOffset = 0
   private var lastCapability: Int?
   // Which bytes from the header's end on belong to a capability.
   private var capabilityBytes = Set<Int>()
@@ -119,13 +122,26 @@ open class PCIFunction: Device {
     msix = table
   }
 
+  /// Adds an MSI capability for one vector, 64-bit addresses and no mask bits (PCI 3.0, section 6.8.1).
+  /// - Parameter offset: where the capability is to be, a multiple of 4 from 0x40 on; by default the first room for it.
+  public final func addMSI(at offset: Int? = nil) {
+    precondition(msi == nil, "a function has one MSI capability")
+    let control = MSI.Control.is64Bit.littleEndianBytes
+    let writable =
+      MSI.Control.enable.littleEndianBytes + MSI.addressMask.littleEndianBytes + UInt32.max.littleEndianBytes
+      + UInt16.max.littleEndianBytes
+    let zeroes = [UInt8](repeating: 0, count: MSI.Register.byteCount - MSI.Register.address)
+    msiOffset = addCapability(id: PCICapability.msi, bytes: control + zeroes, writeMask: writable, at: offset)
+    msi = MSI()
+  }
+
   // MARK: The guest's accesses
 
   /// Reads `width` bytes (1, 2 or 4) of configuration space; 0 beyond its end. Machine lock held.
   open func configurationRead(offset: Int, width: Int) -> UInt32 { configuration.read(offset: offset, width: width) }
 
   /// Writes `width` bytes (1, 2 or 4) of configuration space, where the guest may, and does what follows from it: maps
-  /// and unmaps BARs, enables MSI-X, changes the interrupt pin. Machine lock held.
+  /// and unmaps BARs, follows MSI and MSI-X, changes the interrupt pin. Machine lock held.
   open func configurationWrite(offset: Int, width: Int, value: UInt32) {
     guard offset >= 0, offset < PCIConfigurationSpace.byteCount else { return }
     configuration.write(offset: offset, width: width, value: value)
@@ -134,6 +150,9 @@ open class PCIFunction: Device {
     if touched.overlaps(PCIRegister.command..<PCIRegister.command + 2) || touched.overlaps(bars) { updateMappings() }
     if touched.overlaps(PCIRegister.command..<PCIRegister.command + 2) { updatePin() }
     if msix != nil, touched.overlaps(msixOffset + 2..<msixOffset + 4) { updateMSIX() }
+    if msi != nil, touched.overlaps(msiOffset + MSI.Register.control..<msiOffset + MSI.Register.byteCount) {
+      updateMSI()
+    }
   }
 
   /// A BAR answers at `address` from now on: a subclass maps its doorbells. Machine lock held.
@@ -152,23 +171,24 @@ open class PCIFunction: Device {
 
   /// Sets the level of the function's interrupt pin (INTx). Machine lock held.
   ///
-  /// The status bit follows always; the line follows unless the command register's bit 10 disables it.
+  /// While MSI is enabled the pin is released, and asserted again when it is disabled (PCI 3.0, section 6.8.1.3: a
+  /// function that uses MSI must not use INTx#). Otherwise the status bit follows always, and the line unless the
+  /// command register's bit 10 disables it.
   public final func setInterruptLine(asserted: Bool) {
     wantsInterrupt = asserted
-    let status = configuration.load(UInt16.self, at: PCIRegister.status)
-    configuration.store(asserted ? status | PCIStatus.interrupt : status & ~PCIStatus.interrupt, at: PCIRegister.status)
     updatePin()
   }
 
   // MARK: Life cycle
 
-  /// Brings the configuration to its value after power-on: BARs unmapped, MSI-X off and masked, pin released.
+  /// Brings the configuration to its value after power-on: BARs unmapped, MSI and MSI-X off, pin released.
   /// A subclass calls it from its own `reset`.
   open override func reset() {
     configuration.reset()
     wantsInterrupt = false
     updateMappings()
     updatePin()
+    msi?.reset()
     msix?.reset()
   }
 
@@ -177,6 +197,7 @@ open class PCIFunction: Device {
     wantsInterrupt = false
     updatePin()
     for register in registers { unmap(register) }
+    msi?.close()
     msix?.close()
   }
 
@@ -201,11 +222,26 @@ open class PCIFunction: Device {
   }
 
   private func updatePin() {
+    let usesPin = !(msi?.isEnabled ?? false)
+    let asserts = wantsInterrupt && usesPin
+    let status = configuration.load(UInt16.self, at: PCIRegister.status)
+    configuration.store(asserts ? status | PCIStatus.interrupt : status & ~PCIStatus.interrupt, at: PCIRegister.status)
     let command = configuration.load(UInt16.self, at: PCIRegister.command)
-    let drives = wantsInterrupt && command & PCICommand.interruptDisable == 0 && identity.interruptPin != 0
+    let drives = asserts && command & PCICommand.interruptDisable == 0 && identity.interruptPin != 0
     if drives == drivesPin { return }
     drivesPin = drives
     machine?.pci.setPin(of: address, pin: identity.interruptPin, asserted: drives)
+  }
+
+  /// Takes MSI's registers as they are now, and lets go of the pin while MSI is enabled.
+  private func updateMSI() {
+    guard let machine, let msi else { return }
+    let control = configuration.load(UInt16.self, at: msiOffset + MSI.Register.control)
+    let message = MSIMessage(
+      address: configuration.load(UInt64.self, at: msiOffset + MSI.Register.address),
+      data: UInt32(configuration.load(UInt16.self, at: msiOffset + MSI.Register.data)))
+    msi.set(isEnabled: control & MSI.Control.enable != 0, message: message, interrupts: machine.interrupts)
+    updatePin()
   }
 
   private func updateMSIX() {
