@@ -41,17 +41,19 @@ class SATALink: BlockClient {
 ///
 /// Everything is called with the machine lock held. A device is connected to one port at a time.
 public class SATADevice {
-  /// The port that it is connected to.
-  final unowned(unsafe) var link: SATALink!
+  /// The port that it is connected to, which outlives the connection; unmanaged, for the hot path.
+  final var linkReference: Unmanaged<SATALink>!
+  /// The same, for everything else.
+  final var link: SATALink { linkReference.takeUnretainedValue() }
+  /// Whether READ and WRITE FPDMA QUEUED are queued commands to the device.
+  let takesQueued: Bool
 
   /// PxSIG: the registers after a reset (AHCI 1.3.1 §3.3.9): count, then the low three bytes of the address.
   var signature: UInt32 { 0 }
-  /// Whether READ and WRITE FPDMA QUEUED are queued commands to the device.
-  var takesQueued: Bool { false }
   /// The disk; nil for an empty drive.
   var backend: BlockBackend? { nil }
 
-  init() {}
+  init(takesQueued: Bool = false) { self.takesQueued = takesQueued }
 
   /// After power-on, COMRESET or an HBA reset: everything as it is then. Nothing is in flight.
   func hardReset() {}

@@ -42,10 +42,9 @@ public final class ATADrive: SATADevice {
     disk = backend
     self.options = options
     sectorCount = min(backend.byteCount / Self.sectorBytes, Self.lba48SectorsMax)
-    super.init()
+    super.init(takesQueued: true)
   }
 
   override var signature: UInt32 { 0x0000_0101 }
   override var backend: BlockBackend? { disk }
-  override var takesQueued: Bool { true }
 }

@@ -51,7 +51,11 @@ final class AHCIPort: SATALink {
   /// The received FIS area in host memory while FISes are accepted (PxCMD.FR); nil else.
   var received: UnsafeMutableRawPointer?
   /// What is behind the port.
-  private(set) var device: SATADevice?
+  private(set) var device: SATADevice? {
+    didSet { deviceReference = device.map { Unmanaged.passUnretained($0) } }
+  }
+  /// The same object, for the hot path, which counts no references.
+  private(set) var deviceReference: Unmanaged<SATADevice>?
   /// The device has been reset and its signature has not been delivered.
   var signaturePending = false
   /// An error stopped the command list; only PxCMD.ST = 0 or a reset gets it going again (§6.2.2).
@@ -164,14 +168,14 @@ final class AHCIPort: SATALink {
   /// Puts a device behind the port, as at power-on: no register tells of a change.
   func plug(_ device: SATADevice) {
     self.device = device
-    device.link = self
+    device.linkReference = Unmanaged.passUnretained(self)
     resetRegisters()
   }
 
   /// A device is put behind the port of a running machine (§7.4.1).
   func hotPlug(_ device: SATADevice) {
     self.device = device
-    device.link = self
+    device.linkReference = Unmanaged.passUnretained(self)
     if sataControl & PortSATA.detectionMask != 0 { return }
     linkCameUp()
     noteLinkChange()

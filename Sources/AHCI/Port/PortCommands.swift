@@ -15,7 +15,7 @@ extension AHCIPort {
   /// an error, and before the device has sent its signature, issued commands wait.
   private var mayTake: Bool {
     commandIssue != 0 && current == nil && !isHalted && list != nil && command & PortCommand.start != 0
-      && received != nil && !signaturePending && sataStatus == PortSATA.linkUp && device != nil
+      && received != nil && !signaturePending && sataStatus == PortSATA.linkUp && deviceReference != nil
       && afterDrain.isEmpty && !controller.isPaused
   }
 
@@ -79,7 +79,7 @@ extension AHCIPort {
       current = index
       taskFileStatus = ATAStatus.busy
     }
-    device.unsafelyUnwrapped.execute(slots + index)
+    deviceReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.execute(slots + index) }
     return true
   }
 
@@ -96,7 +96,8 @@ extension AHCIPort {
 
   @inline(__always)
   private func isQueuedCommand(_ fis: CommandFIS) -> Bool {
-    (fis.command == QueuedCommand.read || fis.command == QueuedCommand.write) && device?.takesQueued == true
+    (fis.command == QueuedCommand.read || fis.command == QueuedCommand.write)
+      && deviceReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.takesQueued }
   }
 
   /// Checks the rules of queueing (SATA 3.3 §13.6.3; ACS-3 §4.16): a tag is its slot's number and not in use, and nothing

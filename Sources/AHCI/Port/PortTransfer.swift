@@ -52,7 +52,8 @@ extension AHCIPort {
       pieceCompleted(slot, request)
     } else {
       if slot.pointee.isMoving && request.pointee.result == 0 { slot.pointee.movedBytes += request.pointee.byteCount }
-      device.unsafelyUnwrapped.transferEnded(slot, result: request.pointee.result)
+      let result = request.pointee.result
+      deviceReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.transferEnded(slot, result: result) }
     }
     if lentCount == 0 && !afterDrain.isEmpty { drained() }
   }
