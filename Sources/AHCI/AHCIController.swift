@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // AHCI: an AHCI 1.3.1 host bus adapter and the SATA devices behind its ports. It knows nothing of vCPUs, of how requests
 // reach the kernel, or of other devices.
+import Block
 import EventLoop
 import GuestMemory
 import Machine
@@ -27,6 +28,8 @@ public final class AHCIController: PCIFunction {
   private var resettingPorts = 0
   /// Between `quiesce` and `resume`.
   private(set) var isPaused = false
+  /// Disks that were told to drain; those behind the ports may have changed when they are told that it is over.
+  private var draining: [BlockBackend] = []
 
   /// Makes a controller whose requests run on `loop`, the machine's main loop.
   public init(
@@ -190,10 +193,10 @@ public final class AHCIController: PCIFunction {
   }
 
   public override func quiesce() {
+    guard !isPaused else { return }
     isPaused = true
-    for port in ports { port.device?.backend?.drainBegan() }
-    // Requests that wait for the machine to go on are given back; the guest reads their errors.
-    for port in ports { port.device?.backend?.reportStopped() }
+    draining = ports.compactMap { $0.device?.backend }
+    for backend in draining { backend.drainBegan() }
   }
 
   public override var isQuiet: Bool { ports.allSatisfy { $0.lentCount == 0 && $0.finished == 0 } }
@@ -201,7 +204,8 @@ public final class AHCIController: PCIFunction {
   public override func resume() {
     guard isPaused else { return }
     isPaused = false
-    for port in ports { port.device?.backend?.drainEnded() }
+    for backend in draining { backend.drainEnded() }
+    draining = []
     for port in ports { port.takeCommands() }
   }
 
