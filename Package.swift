@@ -57,7 +57,7 @@ let package = Package(
     module(
       "Bench",
       [
-        "Assembly", "AsyncIO", "Block", "EventLoop", "HostSystem",
+        "AHCI", "Assembly", "AsyncIO", "Block", "EventLoop", "HostSystem",
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
     // Floor 9
@@ -73,8 +73,9 @@ let package = Package(
     tests("EventLoopTests", ["CURing", "EventLoop", "HostSystem"]),
     tests("AsyncIOTests", ["AsyncIO", "CLinux", "CLinuxAIO", "CURing", "EventLoop", "HostSystem"]),
     tests("BlockTests", ["Block", "AsyncIO", "CLinux", "EventLoop", "HostSystem"]),
-    tests("VirtioBlockTests", ["VirtioBlock"]),
-    tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory"]),
+    tests("VirtioBlockTests", ["VirtioBlock", "DeviceTestKit"]),
+    .target(name: "DeviceTestKit", dependencies: ["Block", "Machine"], path: "Tests/DeviceTestKit"),
+    tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
     tests("AssemblyTests", ["Assembly"]),
     tests("BenchTests", ["Bench", "AsyncIO", "EventLoop"]),
     tests("GuestDriversTests", ["GuestDrivers"]),

@@ -109,3 +109,11 @@ struct PIOSetup {
   /// The FIS has its interrupt bit set, so that PxIS.PSS is set for it.
   var interrupts = false
 }
+
+/// The commands that are queued (SATA 3.3 §13.6).
+enum QueuedCommand {
+  /// READ FPDMA QUEUED.
+  static let read: UInt8 = 0x60
+  /// WRITE FPDMA QUEUED.
+  static let write: UInt8 = 0x61
+}

@@ -44,6 +44,10 @@ struct CommandSlot {
   var transferOffset: UInt64 = 0, transferLeft: UInt64 = 0
   /// Host memory in between, where the list cannot be handed to the disk as it is; nil else.
   var bounce: UnsafeMutableRawPointer?
+  /// Where the pieces go. Not retained: a device's disk outlives its requests.
+  var pieceBackend: Unmanaged<BlockBackend>?
+  /// The request moves data of the guest, rather than the device's own.
+  var isMoving = false
 
   // MARK: For the port
 

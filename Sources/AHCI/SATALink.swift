@@ -12,8 +12,8 @@ class SATALink: BlockClient {
   /// Moves `byteCount` bytes (at least 1, whole sectors of 512) between the disk and the guest's memory, and calls
   /// `SATADevice.transferEnded` with the block layer's result. Only `.read` and `.write`; `durable` is FUA.
   ///
-  /// Where the guest's list is too short, a read moves what fits and succeeds with `slot.overflowed`; a write fails. A
-  /// list that leaves RAM ends the command without the device (`slot.faulted`).
+  /// Where the guest's list is too short, a read moves what fits and succeeds with `slot.overflowed`. A write whose list is
+  /// too short, and a list that is empty or leaves RAM, end the command without the device.
   func transfer(
     _ operation: BlockOperation, of backend: BlockBackend, offset: UInt64, byteCount: UInt64, durable: Bool,
     for slot: UnsafeMutablePointer<CommandSlot>
@@ -41,15 +41,19 @@ class SATALink: BlockClient {
 ///
 /// Everything is called with the machine lock held. A device is connected to one port at a time.
 public class SATADevice {
-  /// The port that it is connected to.
-  final unowned(unsafe) var link: SATALink!
+  /// The port that it is connected to, which outlives the connection; unmanaged, for the hot path.
+  final var linkReference: Unmanaged<SATALink>!
+  /// The same, for everything else.
+  final var link: SATALink { linkReference.takeUnretainedValue() }
+  /// Whether READ and WRITE FPDMA QUEUED are queued commands to the device.
+  let takesQueued: Bool
 
   /// PxSIG: the registers after a reset (AHCI 1.3.1 §3.3.9): count, then the low three bytes of the address.
   var signature: UInt32 { 0 }
   /// The disk; nil for an empty drive.
   var backend: BlockBackend? { nil }
 
-  init() {}
+  init(takesQueued: Bool = false) { self.takesQueued = takesQueued }
 
   /// After power-on, COMRESET or an HBA reset: everything as it is then. Nothing is in flight.
   func hardReset() {}

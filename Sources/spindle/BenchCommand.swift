@@ -67,10 +67,10 @@ struct BenchCommand: ParsableCommand {
       shouldDisplay: false)
 
     enum Layer: String, CaseIterable, ExpressibleByArgument {
-      case device, block
+      case device, ahci, block
     }
 
-    @Option(help: "Where requests come in: the virtio device, or the block layer.")
+    @Option(help: "Where requests come in: the virtio device, the AHCI controller, or the block layer.")
     var layer = Layer.device
     @Option(help: "Batches of \(HotPath.batch) requests.")
     var passes = 1000
@@ -80,6 +80,8 @@ struct BenchCommand: ParsableCommand {
       case .device:
         var path = try HotPath()
         print("\(try path.run(passes: passes)) requests")
+      case .ahci:
+        print("\(try AHCIHotPath().run(passes: passes)) requests")
       case .block:
         print("\(try NullPath().run(passes: passes)) requests")
       }

@@ -32,7 +32,7 @@ final class FakeLink: SATALink {
     request.initialize(to: BlockRequest())
     super.init()
     request.pointee.client = Unmanaged.passUnretained(self)
-    device.link = self
+    device.linkReference = Unmanaged.passUnretained(self)
     device.hardReset()
   }
 

@@ -1,41 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The driver's side of the device for tests: it writes registers, rings and requests as a guest would, good or bad.
 import Block
+import DeviceTestKit
 import EventLoop
 import GuestMemory
 import Machine
 import Testing
 
 @testable import VirtioBlock
-
-/// A disk whose requests complete when the test says so.
-final class ScriptedDriver: BlockDriver {
-  var held: [UnsafeMutablePointer<BlockRequest>] = []
-  var bytes: [UInt8]
-  private let sectors: Int
-  private let servesRanges: Bool
-
-  init(sectors: Int = 64, servesRanges: Bool = false) {
-    self.servesRanges = servesRanges
-    self.sectors = sectors
-    bytes = (0..<sectors * 512).map { UInt8(truncatingIfNeeded: $0 / 512 &* 7 &+ $0) }
-    super.init()
-  }
-
-  override var byteCount: UInt64 { UInt64(sectors * 512) }
-  override var supportsDiscard: Bool { servesRanges }
-  override var supportsWriteZeroes: Bool { servesRanges }
-  override var discardGranularityBytes: Int { 4096 }
-  override func submit(_ request: UnsafeMutablePointer<BlockRequest>) { held.append(request) }
-}
-
-/// Interrupt messages as they arrive.
-final class RecordingInterrupts: InterruptController, @unchecked Sendable {
-  var messages: [MSIMessage] = []
-  var line: [Int: Bool] = [:]
-  override func send(_ message: MSIMessage) { messages.append(message) }
-  override func setLine(_ line: Int, asserted: Bool) { self.line[line] = asserted }
-}
 
 /// A buffer of a chain: where it is, how long, and who writes it.
 struct Buffer {
@@ -234,28 +206,11 @@ final class DriverKit {
 
   /// Completes the request held longest, moving bytes as a disk would.
   func completeOne(result: Int32 = 0) {
-    let request = driver.held.removeFirst()
-    if result == 0 { move(request) }
-    request.pointee.result = result
-    backend.driverCompleted(request)
+    driver.completeOne(result: result)
     loop.runUntilIdle()
   }
 
   func completeAll() { while !driver.held.isEmpty { completeOne() } }
-
-  private func move(_ request: UnsafeMutablePointer<BlockRequest>) {
-    var offset = Int(request.pointee.offset)
-    for index in 0..<Int(request.pointee.iovecCount) {
-      let piece = request.pointee.iovecs![index]
-      driver.bytes.withUnsafeMutableBytes { disk in
-        let here = UnsafeMutableRawBufferPointer(rebasing: disk[offset..<offset + piece.iov_len])
-        let guest = UnsafeMutableRawBufferPointer(start: piece.iov_base, count: piece.iov_len)
-        if request.pointee.operation == .read { guest.copyMemory(from: .init(here)) }
-        if request.pointee.operation == .write { here.copyMemory(from: .init(guest)) }
-      }
-      offset += piece.iov_len
-    }
-  }
 }
 
 extension EventLoop {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Discard and write-zeroes requests, good and bad (virtio 1.3 §5.2.6; known failures 22 and 26).
 import Block
+import DeviceTestKit
 import Glibc
 import Testing
 

@@ -42,7 +42,7 @@ public final class ATADrive: SATADevice {
     disk = backend
     self.options = options
     sectorCount = min(backend.byteCount / Self.sectorBytes, Self.lba48SectorsMax)
-    super.init()
+    super.init(takesQueued: true)
   }
 
   override var signature: UInt32 { 0x0000_0101 }
