@@ -192,22 +192,27 @@ public final class AHCIPortEngine<B: Bus> {
   }
 
   /// Lets the port work again after an error; commands that had not ended are ended now (AHCI 1.3.1 §6.2.2).
-  /// - Parameter wasQueued: the error is that of a queued command, so the disk wants its error log to be read.
+  ///
+  /// After an error of a queued command a disk takes nothing until its error log was read; one that has no such log, or
+  /// that still holds something, is reset (ACS-3 §4.14).
+  /// - Parameter wasQueued: the error is that of a queued command.
   public func recover(wasQueued: Bool) throws(DriverError) {
+    lastErrorLog = nil
     try stop()
     clearEvents()
     let busy = AHCITaskFile.busy | AHCITaskFile.dataRequest
     let isHolding = read(AHCIPortRegister.issue) | read(AHCIPortRegister.active) != 0
-    if isHolding || read(AHCIPortRegister.taskFile) & busy != 0 {
+    let isReset = isHolding || read(AHCIPortRegister.taskFile) & busy != 0 || wasQueued && errorLog == 0
+    if isReset {
       try resetDevice()
     }
     try start()
-    if wasQueued, errorLog != 0 {
+    if wasQueued, !isReset {
       try readErrorLog()
     }
   }
 
-  /// Reads the queued error log, which a disk wants before it takes anything else (ACS-3 §4.14, §9.12).
+  /// Reads the queued error log (ACS-3 §9.12).
   ///
   /// Slot 0's header is borrowed, with a table of its own, so that the commands of all slots can be issued again.
   private func readErrorLog() throws(DriverError) {
@@ -226,7 +231,6 @@ public final class AHCIPortEngine<B: Bus> {
     bus.ramWrite64(header, old.0)
     bus.ramWrite64(header + 8, old.1)
     guard events & AHCIPortInterrupt.errors == 0 else {
-      lastErrorLog = nil
       try recover(wasQueued: false)
       return
     }
