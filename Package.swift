@@ -53,7 +53,7 @@ let package = Package(
     // Floor 7
     module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
     // Floor 8
-    module("Assembly", ["VirtioBlock", "Platform", "Accelerators"]),
+    module("Assembly", ["VirtioBlock", "AHCI", "Platform", "Accelerators"]),
     module(
       "Bench",
       [

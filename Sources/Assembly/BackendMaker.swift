@@ -17,7 +17,7 @@ final class BackendMaker {
 
   init(memory: GuestMemory) { self.memory = memory }
 
-  /// Makes the backend of a drive. Nothing is written to an image.
+  /// Makes the backend of a drive that has a medium. Nothing is written to an image.
   func make(_ drive: DriveConfiguration, loop: EventLoop) throws -> BlockBackend {
     var block = BlockConfiguration()
     block.cache = drive.cache
@@ -37,6 +37,8 @@ final class BackendMaker {
       return NullDriver(byteCount: byteCount, latencyNs: latencyNs)
     case .memory(let byteCount):
       return try MemoryDriver(byteCount: byteCount)
+    case .empty:
+      throw SetupError("--drive: drive \(drive.id) has no medium; write file=PATH")
     case .file(let path):
       let image = try ImageFile.open(path: path, cache: drive.cache, readOnly: drive.isReadOnly)
       if image.unreachableBytes > 0 {

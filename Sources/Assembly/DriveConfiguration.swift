@@ -12,9 +12,34 @@ public struct DriveConfiguration: Sendable, Equatable {
     case null(byteCount: UInt64, latencyNs: UInt64 = 0)
     /// Bytes in memory, all zero at first, gone with the machine.
     case memory(byteCount: UInt64)
+    /// No medium in the drive; CD-ROM drives only.
+    case empty
   }
+
+  /// What the guest finds the drive behind.
+  public enum Interface: String, Sendable {
+    /// A virtio-blk function of its own.
+    case virtio
+    /// A port of the AHCI controller.
+    case ahci
+  }
+
+  /// What kind of drive it is.
+  public enum Media: String, CaseIterable, Sendable {
+    /// A hard disk.
+    case disk
+    /// A CD-ROM drive.
+    case cdrom
+  }
+
   /// Where the bytes are.
   public var source: Source
+  /// What the guest finds it behind.
+  public var interface = Interface.virtio
+  /// What kind of drive it is; CD-ROM drives are on `.ahci`, and read-only.
+  public var media = Media.disk
+  /// The AHCI controller's port, 0 to 5; nil for the first one that is free. See `AHCIPorts`.
+  public var port: Int?
   /// The user's name for the drive.
   public var id: String
   /// How host caches are used.
@@ -35,7 +60,7 @@ public struct DriveConfiguration: Sendable, Equatable {
   public var faults: [FaultRule] = []
   /// The guest may only read.
   public var isReadOnly = false
-  /// What the guest reads as serial number; at most 20 bytes.
+  /// What the guest reads as serial number; at most 20 bytes, and printable ASCII on `.ahci`.
   public var serial = ""
   /// Virtqueues.
   public var queueCount = 1
@@ -50,12 +75,12 @@ public struct DriveConfiguration: Sendable, Equatable {
 
   /// The keys of `--drive`.
   public static let keys = [
-    "file", "if", "id", "format", "cache", "readonly", "serial", "aio", "aio-threads", "pin",
+    "file", "if", "media", "port", "id", "format", "cache", "readonly", "serial", "aio", "aio-threads", "pin",
     "merge", "rerror", "werror", "queues", "queue-size", "driver", "size", "latency", "fault",
   ]
   /// Longest latency of a null disk: an hour.
   private static let latencyNsMax = 3_600_000_000_000
-  /// Bytes of a serial number (virtio 1.3 §5.2.6).
+  /// Bytes of a serial number (virtio 1.3 §5.2.6, ACS-3 §7.12.7.15).
   public static let serialBytesMax = 20
 
   /// Whether the value of `--drive` asks which engines there are (`aio=help` or `aio=?`).
@@ -68,23 +93,59 @@ public struct DriveConfiguration: Sendable, Equatable {
     let option = "--drive"
     let list = try OptionList(text, option: option, known: Self.keys)
     id = list["id"] ?? "drive\(index)"
-    source = try Self.source(list, option: option)
-    _ = try list.choice("if", [("virtio", 0)], default: 0)
+    media = try list.choice("media", Media.allCases.map { ($0.rawValue, $0) }, default: .disk)
+    source = try Self.source(list, media: media, option: option)
     _ = try list.choice("format", [("raw", 0)], default: 0)
+    cache = try list.choice("cache", CacheMode.allCases.map { ($0.rawValue, $0) }, default: .writeback)
+    isReadOnly = try list.flag("readonly", default: media == .cdrom)
+    if media == .cdrom && !isReadOnly {
+      throw UsageError("\(option): readonly=off: the disc of media=cdrom cannot be written; leave readonly= out")
+    }
     try readEngine(list)
     try readErrorHandling(list, option: option)
-    cache = try list.choice("cache", CacheMode.allCases.map { ($0.rawValue, $0) }, default: .writeback)
-    isReadOnly = try list.flag("readonly", default: false)
-    serial = list["serial"] ?? ""
-    if serial.utf8.count > Self.serialBytesMax {
-      throw UsageError("\(option): serial=\(serial) is longer than \(Self.serialBytesMax) bytes; shorten it")
+    try readInterface(list, option: option)
+    try readSerial(list, option: option)
+  }
+
+  private mutating func readInterface(_ list: OptionList, option: String) throws(UsageError) {
+    let choices = [("virtio", Interface.virtio), ("ahci", .ahci), ("ide", .ahci)]
+    interface = try list.choice("if", choices, default: media == .cdrom ? .ahci : .virtio)
+    switch interface {
+    case .virtio:
+      if media == .cdrom {
+        throw UsageError("\(option): if=virtio has no CD-ROM drives; write if=ahci,media=cdrom")
+      }
+      if let port = list["port"] {
+        throw UsageError("\(option): port=\(port) goes with if=ahci only; write if=ahci or leave port= out")
+      }
+      try readQueues(list, option: option)
+    case .ahci:
+      for key in ["queues", "queue-size"] {
+        guard let value = list[key] else { continue }
+        throw UsageError("\(option): \(key)=\(value) goes with if=virtio only; leave \(key)= out")
+      }
+      if list["port"] != nil { port = try list.number("port", in: AHCIPorts.all, default: 0) }
     }
+  }
+
+  private mutating func readQueues(_ list: OptionList, option: String) throws(UsageError) {
     queueCount = try list.number("queues", in: 1...64, default: 1)
     let entries = try list.number("queue-size", in: 2...1024, default: 256)
     guard entries & (entries - 1) == 0 else {
       throw UsageError("\(option): queue-size=\(entries) is not a power of two; try 256")
     }
     queueEntries = UInt16(entries)
+  }
+
+  private mutating func readSerial(_ list: OptionList, option: String) throws(UsageError) {
+    serial = list["serial"] ?? ""
+    if serial.utf8.count > Self.serialBytesMax {
+      throw UsageError("\(option): serial=\(serial) is longer than \(Self.serialBytesMax) bytes; shorten it")
+    }
+    // An ATA string holds the codes 0x20 to 0x7e (ACS-3 §3.3.9).
+    if interface == .ahci, !serial.utf8.allSatisfy({ (0x20...0x7e).contains($0) }) {
+      throw UsageError("\(option): serial=\(serial): if=ahci takes printable ASCII only; choose another serial")
+    }
   }
 
   private mutating func readEngine(_ list: OptionList) throws(UsageError) {
@@ -107,7 +168,7 @@ public struct DriveConfiguration: Sendable, Equatable {
     }
   }
 
-  private static func source(_ list: OptionList, option: String) throws(UsageError) -> Source {
+  private static func source(_ list: OptionList, media: Media, option: String) throws(UsageError) -> Source {
     let driver = try list.choice("driver", ["file", "null", "memory"].map { ($0, $0) }, default: "file")
     if driver != "null", list["latency"] != nil {
       throw UsageError("\(option): latency= goes with driver=null only; fault=any:delay=TIME slows other disks")
@@ -122,6 +183,7 @@ public struct DriveConfiguration: Sendable, Equatable {
     if list["size"] != nil {
       throw UsageError("\(option): size= goes with driver=null and driver=memory only; a file has its own size")
     }
+    if media == .cdrom, list["file"] == nil, list["driver"] == nil { return .empty }
     guard let path = list["file"], !path.isEmpty else {
       throw UsageError("\(option): no file is named; write file=PATH")
     }

@@ -66,7 +66,7 @@ struct DevicePath {
     let outcome = Outcome()
     let measurement = self
     _ = assembled.useHosted(processorCount: 1) { bus in
-      do throws(VirtioError) {
+      do throws(DriverError) {
         let figures = try measurement.guestProgram(bus) { isStart in
           loop.execute {
             let usage = ResourceUsage.ofThisThread()
@@ -93,7 +93,7 @@ struct DevicePath {
   /// The guest's side: finds the disk, starts it, and loads it.
   private func guestProgram(
     _ bus: HostedBus, _ mark: (_ isStart: Bool) -> Void
-  ) throws(VirtioError) -> Figures {
+  ) throws(DriverError) -> Figures {
     let topology = PCITopology(bus: bus)
     guard let entry = topology.entries.first(where: { VirtioBlockDriver<HostedBus>.drives($0.function) }) else {
       throw .outOfResources
@@ -103,7 +103,7 @@ struct DevicePath {
     options.queueSizeMax = 256
     options.waitMode = sleeps ? .interrupt : .poll
     try driver.start(options)
-    var parameters = BlockLoad<HostedBus>.Parameters()
+    var parameters = BlockLoadParameters()
     parameters.writes = workload.isWrite
     parameters.byteCount = UInt32(workload.blockBytes)
     parameters.depth = depth
@@ -111,10 +111,10 @@ struct DevicePath {
     parameters.requestCount = Self.calibrationRequests
     parameters.waitMode = options.waitMode
     parameters.usesPerInterrupt = sleeps ? UInt16(max(1, depth / 4)) : 1
-    let bufferBytes = BlockLoad<HostedBus>.bufferBytes(parameters)
+    let bufferBytes = parameters.bufferBytes
     guard let buffers = bus.allocate(byteCount: bufferBytes, alignment: 4096) else { throw .outOfResources }
 
-    func load(_ parameters: BlockLoad<HostedBus>.Parameters) throws(VirtioError) -> BlockLoad<HostedBus> {
+    func load(_ parameters: BlockLoadParameters) throws(DriverError) -> BlockLoad<VirtioBlockQueue<HostedBus>> {
       guard let load = BlockLoad(bus: bus, queue: driver.queues[0], parameters: parameters, buffers: buffers) else {
         throw .outOfResources
       }

@@ -54,7 +54,7 @@ public struct DurabilityLoad: Sendable {
     let machine = assembled.machine
     let load = self
     _ = assembled.useHosted(processorCount: 1) { bus in
-      do throws(VirtioError) { try load.guestProgram(bus, versions, log) } catch {
+      do throws(DriverError) { try load.guestProgram(bus, versions, log) } catch {
         StandardError.print("spindle: the guest's driver gave up: \(error)")
       }
       machine.requestShutdown(.guestFault)
@@ -85,7 +85,7 @@ public struct DurabilityLoad: Sendable {
     var version: UInt64 = 0
   }
 
-  private func guestProgram(_ bus: HostedBus, _ known: [UInt64], _ log: Log) throws(VirtioError) {
+  private func guestProgram(_ bus: HostedBus, _ known: [UInt64], _ log: Log) throws(DriverError) {
     let topology = PCITopology(bus: bus)
     guard let entry = topology.entries.first(where: { VirtioBlockDriver<HostedBus>.drives($0.function) }),
       let buffers = bus.allocate(byteCount: UInt64(Self.blockBytes * Self.slotCount), alignment: 4096)

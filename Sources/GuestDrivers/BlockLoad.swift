@@ -45,76 +45,75 @@ public struct XorShift64: Sendable {
   }
 }
 
-/// A load on one queue of a virtio-blk device: reads or writes of one size at one depth.
+/// What a `BlockLoad` does.
+public struct BlockLoadParameters: Sendable {
+  /// Writes instead of reads.
+  public var writes = false
+  /// Random offsets instead of ascending ones that begin again at the end.
+  public var isRandom = true
+  /// Bytes of a request, a multiple of 512.
+  public var byteCount: UInt32 = 4096
+  /// How many requests are in flight; at most the queue's depth.
+  public var depth = 16
+  /// How many requests are done in all.
+  public var requestCount: UInt64 = 100_000
+  /// How the end of a request is learned of.
+  public var waitMode: WaitMode = .poll
+  /// How many completions an interrupt is asked for at once; used by virtio queues with EVENT_IDX,
+  /// at most `depth`.
+  public var usesPerInterrupt: UInt16 = 1
+  /// What the random offsets follow from.
+  public var seed: UInt64 = 1
+  /// The first sector (of 512 bytes) that is touched.
+  public var firstSector: UInt64 = 0
+  /// How many sectors are touched from there on, at least one request's.
+  public var sectorCount: UInt64 = 0
+
+  /// Random reads of 4 KiB, 16 at once, by polling; `sectorCount` is still to be set.
+  public init() {}
+
+  /// Bytes of RAM that the buffers of the load take.
+  public var bufferBytes: UInt64 { UInt64(byteCount) * UInt64(depth) }
+}
+
+/// What a `BlockLoad` did.
+public struct BlockLoadResult: Equatable, Sendable {
+  /// Requests that ended.
+  public var completedCount: UInt64 = 0
+  /// Requests that ended with an error.
+  public var errorCount: UInt64 = 0
+  /// Notifications that were written.
+  public var notificationCount: UInt64 = 0
+  /// Sweeps that found something.
+  public var sweepCount: UInt64 = 0
+  /// Waits: halts in interrupt mode, pauses in poll mode.
+  public var waitCount: UInt64 = 0
+  /// From the first submission to the last reaping, in `Bus.ticks`.
+  public var ticks: UInt64 = 0
+}
+
+/// A load on one queue of a disk: reads or writes of one size at one depth.
 ///
-/// Each sweep takes everything that the device has used, submits as many requests again, and notifies once, if the
-/// device wants that. Slots and buffers are prepared before the first request; a request writes its sector, its status
-/// byte and a ring element.
-public struct BlockLoad<B: Bus> {
-  /// What is done.
-  public struct Parameters: Sendable {
-    /// Writes instead of reads.
-    public var writes = false
-    /// Random offsets instead of ascending ones that begin again at the end.
-    public var isRandom = true
-    /// Bytes of a request, a multiple of 512.
-    public var byteCount: UInt32 = 4096
-    /// How many requests are in flight; at most the queue's depth.
-    public var depth = 16
-    /// How many requests are done in all.
-    public var requestCount: UInt64 = 100_000
-    /// How the end of a request is learned of.
-    public var waitMode: VirtioWaitMode = .poll
-    /// How many completions an interrupt is asked for at once; used with EVENT_IDX, at most `depth`.
-    public var usesPerInterrupt: UInt16 = 1
-    /// What the random offsets follow from.
-    public var seed: UInt64 = 1
-    /// The first sector (of 512 bytes) that is touched.
-    public var firstSector: UInt64 = 0
-    /// How many sectors are touched from there on, at least one request's.
-    public var sectorCount: UInt64 = 0
-
-    /// Random reads of 4 KiB, 16 at once, by polling; `sectorCount` is still to be set.
-    public init() {}
-  }
-
-  /// What was done.
-  public struct Result: Equatable, Sendable {
-    /// Requests that ended.
-    public var completedCount: UInt64 = 0
-    /// Requests that ended with another status than OK.
-    public var errorCount: UInt64 = 0
-    /// Notifications that were written.
-    public var notificationCount: UInt64 = 0
-    /// Sweeps that found something.
-    public var sweepCount: UInt64 = 0
-    /// Waits: halts in interrupt mode, pauses in poll mode.
-    public var waitCount: UInt64 = 0
-    /// From the first submission to the last reaping, in `Bus.ticks`.
-    public var ticks: UInt64 = 0
-  }
-
-  let bus: B
-  let queue: VirtioBlockQueue<B>
-  let parameters: Parameters
+/// Each sweep takes everything that the device has done, submits as many requests again, and notifies once, if the
+/// device wants that. Slots and buffers are prepared before the first request; what a request writes is up to the queue:
+/// a sector, a status byte and a ring element for virtio-blk, a command FIS for AHCI.
+public struct BlockLoad<Queue: DiskQueue> {
+  let bus: Queue.B
+  let queue: Queue
+  let parameters: BlockLoadParameters
   private let blockCount: UInt64
   private let sectorsPerBlock: UInt64
-
-  /// Bytes of RAM that the buffers of a load take.
-  public static func bufferBytes(_ parameters: Parameters) -> UInt64 {
-    UInt64(parameters.byteCount) * UInt64(parameters.depth)
-  }
 
   /// Prepares a load on an idle queue.
   ///
   /// - Parameters:
   ///   - bus: the bus of the processor that will run the load and owns the queue.
-  ///   - queue: a queue of a started device.
+  ///   - queue: an idle queue of a started device.
   ///   - parameters: what to do.
-  ///   - buffers: `bufferBytes` bytes of RAM, aligned as the disk wants it; they may be used again by later loads.
+  ///   - buffers: `BlockLoadParameters.bufferBytes` bytes of RAM, aligned as the disk wants it; they may be used again by later loads.
   /// - Returns: nil where the parameters are impossible: a depth of 0 or more than the queue's, a size of 0 or not a
   ///   multiple of 512, or fewer sectors than one request takes.
-  public init?(bus: B, queue: VirtioBlockQueue<B>, parameters: Parameters, buffers: UInt64) {
+  public init?(bus: Queue.B, queue: Queue, parameters: BlockLoadParameters, buffers: UInt64) {
     let sectors = UInt64(parameters.byteCount / 512)
     guard parameters.depth > 0, parameters.depth <= queue.depth, sectors > 0, parameters.byteCount % 512 == 0,
       parameters.sectorCount >= sectors, parameters.usesPerInterrupt > 0,
@@ -129,26 +128,26 @@ public struct BlockLoad<B: Bus> {
     blockCount = parameters.sectorCount / sectors
     for slot in 0..<parameters.depth {
       queue.prepare(
-        slot: slot, type: parameters.writes ? VirtioBlockType.write : VirtioBlockType.read,
-        address: buffers + UInt64(slot) * UInt64(parameters.byteCount), byteCount: parameters.byteCount)
+        slot: slot, writes: parameters.writes, address: buffers + UInt64(slot) * UInt64(parameters.byteCount),
+        byteCount: parameters.byteCount)
     }
   }
 
   /// Runs the load without measuring latencies.
-  public func run() throws(VirtioError) -> Result {
+  public func run() throws(DriverError) -> BlockLoadResult {
     var recorder = NoLatencyRecorder()
     return try run(recorder: &recorder)
   }
 
   /// Runs the load to its end; nothing is in flight then, unless an error is thrown.
-  public func run<R: LatencyRecorder>(recorder: inout R) throws(VirtioError) -> Result {
+  public func run<R: LatencyRecorder>(recorder: inout R) throws(DriverError) -> BlockLoadResult {
     let queue = self.queue
     try queue.checkIdle()
     let starts = UnsafeMutablePointer<UInt64>.allocate(capacity: parameters.depth)
     starts.initialize(repeating: 0, count: parameters.depth)
     defer { starts.deallocate() }
     var offsets = Offsets(parameters, blockCount: blockCount, sectorsPerBlock: sectorsPerBlock)
-    var result = Result()
+    var result = BlockLoadResult()
     let notificationsBefore = queue.notificationCount
     let waitsBefore = queue.waitCount
     let requestCount = parameters.requestCount
@@ -170,10 +169,10 @@ public struct BlockLoad<B: Bus> {
       let now = R.isEnabled ? bus.ticks : 0
       result.sweepCount &+= 1
       while count > 0 {
-        guard let (slot, _) = queue.reapCounted() else {
+        guard let slot = queue.takeCounted() else {
           throw .deviceBroken
         }
-        if queue.status(slot) != VirtioBlockStatus.ok {
+        if !queue.hasSucceeded(slot) {
           result.errorCount &+= 1
         }
         if R.isEnabled {
@@ -204,7 +203,7 @@ public struct BlockLoad<B: Bus> {
     private let firstSector: UInt64
     private let sectorsPerBlock: UInt64
 
-    init(_ parameters: Parameters, blockCount: UInt64, sectorsPerBlock: UInt64) {
+    init(_ parameters: BlockLoadParameters, blockCount: UInt64, sectorsPerBlock: UInt64) {
       random = XorShift64(seed: parameters.seed)
       isRandom = parameters.isRandom
       self.blockCount = blockCount

@@ -1,48 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Cases about data: sums, many requests, framing, the scratch partition.
+/// Cases about data, on any kind of disk: sums and the scratch partition.
 extension TestRun {
   /// No more than this much of a disk is summed, since some processors take a second for a million instructions.
   static var summedBytesMax: UInt64 { 64 << 20 }
   /// No more than this much of the scratch partition is written.
   static var scratchBytesMax: UInt64 { 16 << 20 }
-  /// The most data segments of the test's requests.
-  static var segmentsMax: Int { 6 }
-  /// A segment size that is neither a multiple of a sector nor of a word.
-  static var oddSegmentBytes: UInt32 { 998 }
-  /// So many small requests are in flight at once, where the queue takes them.
-  static var smallRequestsMax: Int { 64 }
 
   /// Bytes of one large request to this disk.
-  func chunkByteCount(_ disk: DiskUnderTest<B>) -> UInt64 {
-    var bytes = min(TestRun.chunkBytes, disk.byteCount)
-    let segmentBytesMax = UInt64(disk.driver.configuration.segmentBytesMax)
-    if segmentBytesMax >= 512 {
-      bytes = min(bytes, segmentBytesMax & ~511)
-    }
-    return bytes
+  func chunkByteCount<Disk: DiskUnderTest>(_ disk: Disk) -> UInt64 {
+    min(TestRun.chunkBytes, disk.byteCount, disk.requestBytesMax)
   }
 
-  private func stream(_ disk: DiskUnderTest<B>) -> SectorStream<B> {
+  private func stream<Disk: DiskUnderTest>(_ disk: Disk) -> SectorStream<Disk.Queue> where Disk.Queue.B == B {
     SectorStream(
       queue: disk.queue, buffers: chunks, bufferBytes: chunkByteCount(disk), bufferCount: TestRun.chunkCount)
   }
 
   /// Sums the whole disk in one pass, and partition 1 within it.
-  func sumCases(_ disk: DiskUnderTest<B>) {
+  func sumCases<Disk: DiskUnderTest>(_ disk: Disk) where Disk.Queue.B == B {
     let chunk = chunkByteCount(disk)
     guard chunk > 0 else {
       return
     }
-    attempt("the beginning of the disk is read") { () throws(VirtioError) in
+    attempt("the beginning of the disk is read") { () throws(DriverError) in
       var sum = WordSum()
       let isGood = try stream(disk).read(first: 0, count: chunk >> 9) { sum.add(bus, address: $0, byteCount: $1) }
       disk.firstChunkSum = sum
       return isGood
     }
-    let sectors = min(disk.driver.configuration.sectorCount, TestRun.summedBytesMax >> 9)
+    let sectors = min(disk.sectorCount, TestRun.summedBytesMax >> 9)
     let partition = disk.table?.partition(1)
-    attempt("all of the disk is read") { () throws(VirtioError) in
+    attempt("all of the disk is read") { () throws(DriverError) in
       var whole = WordSum()
       var isGood = true
       var next: UInt64 = 0
@@ -72,9 +61,9 @@ extension TestRun {
     }
   }
 
-  private func add(
-    to sum: inout WordSum, _ disk: DiskUnderTest<B>, from first: UInt64, to end: UInt64
-  ) throws(VirtioError) -> Bool {
+  private func add<Disk: DiskUnderTest>(
+    to sum: inout WordSum, _ disk: Disk, from first: UInt64, to end: UInt64
+  ) throws(DriverError) -> Bool where Disk.Queue.B == B {
     var part = WordSum()
     let isGood = try stream(disk).read(first: first, count: end - first) { address, byteCount in
       part.add(bus, address: address, byteCount: byteCount)
@@ -92,98 +81,6 @@ extension TestRun {
     console.decimal(sum.wordCount)
   }
 
-  /// Framing, direct and indirect descriptors, and many requests at once.
-  func queueCases(_ disk: DiskUnderTest<B>) {
-    guard disk.firstChunkSum != nil else {
-      return
-    }
-    oddSegmentsCase(disk, "data in segments of 998 bytes is whole (virtio 2.7.4.2)")
-    manyRequestsCase(disk)
-    let mask = VirtioBlockFeature.known & ~(VirtioBlockFeature.indirectDescriptors | VirtioBlockFeature.eventIndex)
-    guard disk.driver.features != disk.driver.features & mask else {
-      report.skip("direct descriptors and plain notifications work too", "nothing else was offered")
-      return
-    }
-    attempt("direct descriptors and plain notifications work too") { () throws(VirtioError) in
-      try disk.driver.start(driverOptions(mask: mask))
-      return try readsFirstChunk(disk)
-    }
-    attempt("the interrupt status tells of a used buffer once, and reading clears it (virtio 4.1.4.5)") {
-      () throws(VirtioError) in
-      try interruptStatusClears(disk, mask: mask)
-    }
-    oddSegmentsCase(disk, "direct descriptors: data in segments of 998 bytes is whole")
-    attempt("the handshake with all features works again") { () throws(VirtioError) in
-      try disk.driver.start(driverOptions())
-      return try readsFirstChunk(disk)
-    }
-  }
-
-  /// Without MSI-X the device sets bit 0 of the interrupt status, after it has shown the used buffer.
-  private func interruptStatusClears(_ disk: DiskUnderTest<B>, mask: UInt64) throws(VirtioError) -> Bool {
-    var options = driverOptions(mask: mask)
-    options.waitMode = .poll
-    try disk.driver.start(options)
-    let transport = disk.driver.transport
-    let before = transport.readInterruptStatus()
-    disk.queue.ring.requestInterrupt()
-    let isRead = try readsFirstChunk(disk)
-    let start = bus.ticks
-    var status = transport.readInterruptStatus()
-    while status & 1 == 0 {
-      guard bus.relax() else {
-        throw .machineStopped
-      }
-      guard bus.ticks &- start < waitTicksMax else {
-        return false
-      }
-      status = transport.readInterruptStatus()
-    }
-    return isRead && before & 1 == 0 && transport.readInterruptStatus() == 0
-  }
-
-  private func oddSegmentsCase(_ disk: DiskUnderTest<B>, _ name: StaticString) {
-    let byteCount: UInt64 = 4096
-    let segmentsMax = disk.driver.configuration.segmentsMax
-    guard disk.byteCount >= byteCount, segmentsMax == 0 || segmentsMax >= 5 else {
-      report.skip(name, "the disk or SEG_MAX is too small")
-      return
-    }
-    attempt(name) { () throws(VirtioError) in
-      let other = chunks + TestRun.chunkBytes
-      let whole = try disk.driver.read(sector: 0, into: chunks, byteCount: UInt32(byteCount))
-      let parts = try disk.queue.perform(
-        type: VirtioBlockType.read, sector: 0, address: other, byteCount: UInt32(byteCount),
-        segmentBytes: TestRun.oddSegmentBytes)
-      return whole == VirtioBlockStatus.ok && parts.status == VirtioBlockStatus.ok
-        && parts.usedByteCount == UInt32(byteCount) + 1 && isEqual(chunks, other, byteCount: byteCount)
-    }
-  }
-
-  /// One read of N sectors against N reads of one sector, submitted backwards and made visible at once.
-  private func manyRequestsCase(_ disk: DiskUnderTest<B>) {
-    let count = min(TestRun.smallRequestsMax, disk.queue.depth, Int(chunkByteCount(disk) >> 9))
-    attempt("many requests are in flight at once, and each gets its own data") { () throws(VirtioError) in
-      let byteCount = UInt64(count) << 9
-      let other = chunks + TestRun.chunkBytes
-      guard try disk.driver.read(sector: 0, into: chunks, byteCount: UInt32(byteCount)) == VirtioBlockStatus.ok else {
-        return false
-      }
-      let queue = disk.queue
-      for slot in (0..<count).reversed() {
-        queue.prepare(slot: slot, type: VirtioBlockType.read, address: other + UInt64(slot) << 9, byteCount: 512)
-        queue.submit(slot: slot, sector: UInt64(slot))
-      }
-      queue.kick()
-      var isGood = true
-      while queue.inFlightCount > 0 {
-        let completion = try queue.waitForCompletion()
-        isGood = completion.status == VirtioBlockStatus.ok && completion.usedByteCount == 513 && isGood
-      }
-      return isGood && isEqual(chunks, other, byteCount: byteCount)
-    }
-  }
-
   /// Whether two areas of RAM hold the same words.
   func isEqual(_ left: UInt64, _ right: UInt64, byteCount: UInt64) -> Bool {
     var difference: UInt64 = 0
@@ -196,29 +93,29 @@ extension TestRun {
   }
 
   /// Writes the pattern to the scratch partition, flushes, reads it back and compares.
-  func scratchCases(_ disk: DiskUnderTest<B>) {
+  func scratchCases<Disk: DiskUnderTest>(_ disk: Disk) where Disk.Queue.B == B {
     let name: StaticString = "the scratch partition takes the pattern"
     guard let partition = disk.scratch else {
-      report.skip(name, disk.driver.isReadOnly ? "the disk is read-only" : "no GPT partition 2 named scratch")
+      report.skip(name, disk.isReadOnly ? "the disk is read-only" : "no GPT partition 2 named scratch")
       return
     }
     let pattern = ScratchPattern(seed: options.seed)
     let sectors = min(partition.blockCount, TestRun.scratchBytesMax >> 9)
-    attempt(name) { () throws(VirtioError) in
+    attempt(name) { () throws(DriverError) in
       var word: UInt64 = 0
       return try stream(disk).write(first: partition.firstBlock, count: sectors) { address, byteCount in
         pattern.fill(bus, address: address, firstIndex: word, wordCount: byteCount / 8)
         word += byteCount / 8
       }
     }
-    if disk.driver.has(VirtioBlockFeature.flush) {
-      attempt("a flush succeeds (virtio 5.2.6.2)") { () throws(VirtioError) in
-        try disk.driver.flush() == VirtioBlockStatus.ok
+    if disk.canFlush {
+      attempt("a flush succeeds") { () throws(DriverError) in
+        try disk.flush()
       }
     } else {
-      report.skip("a flush succeeds (virtio 5.2.6.2)", "FLUSH is not offered")
+      report.skip("a flush succeeds", "the device has no such command")
     }
-    attempt("the scratch partition gives the pattern back") { () throws(VirtioError) in
+    attempt("the scratch partition gives the pattern back") { () throws(DriverError) in
       var word: UInt64 = 0
       var isSame = true
       let isGood = try stream(disk).read(first: partition.firstBlock, count: sectors) { address, byteCount in
@@ -239,6 +136,45 @@ extension TestRun {
       console.decimal(options.seed)
       console.text(" words=")
       console.decimal(sectors * 64)
+    }
+  }
+
+  /// Reads the first chunk again and compares its sum with what it was before.
+  func readsFirstChunk<Disk: DiskUnderTest>(_ disk: Disk) throws(DriverError) -> Bool where Disk.Queue.B == B {
+    let chunk = chunkByteCount(disk)
+    guard chunk > 0, let expected = disk.firstChunkSum else {
+      return false
+    }
+    guard try disk.queue.readAndWait(sector: 0, into: chunks, byteCount: UInt32(chunk)) else {
+      return false
+    }
+    var sum = WordSum()
+    sum.add(bus, address: chunks, byteCount: chunk)
+    return sum == expected
+  }
+
+  /// What `markChunks` writes.
+  private static var mark: UInt64 { 0x5350_494E_444C_4521 }
+
+  /// Puts a mark into every sector of the data buffers, to see later whether a device has written there.
+  func markChunks() {
+    forEachSector { bus.ramWrite64($0, TestRun.mark) }
+  }
+
+  /// Whether every mark is still there.
+  func areChunksMarked() -> Bool {
+    var isUntouched = true
+    forEachSector { isUntouched = isUntouched && bus.ramRead64($0) == TestRun.mark }
+    return isUntouched
+  }
+
+  /// Visits one word of every sector of the data buffers.
+  private func forEachSector(_ body: (UInt64) -> Void) {
+    let end = chunks + TestRun.chunkBytes * UInt64(TestRun.chunkCount)
+    var address = chunks
+    while address < end {
+      body(address)
+      address += 512
     }
   }
 }

@@ -139,15 +139,21 @@ public struct PCIFunction: Sendable {
   public var device: UInt16
   /// Base class (high byte) and subclass.
   public var classCode: UInt16
+  /// Programming interface: which registers a function of its class has (PCI 3.0 §6.2.1).
+  public var programmingInterface: UInt8
   /// Header type without the multiple-function bit: 0 is a device, 1 a bridge.
   public var headerType: UInt8
 
   /// Describes a function.
-  public init(address: PCIAddress, vendor: UInt16, device: UInt16, classCode: UInt16, headerType: UInt8) {
+  public init(
+    address: PCIAddress, vendor: UInt16, device: UInt16, classCode: UInt16, programmingInterface: UInt8,
+    headerType: UInt8
+  ) {
     self.address = address
     self.vendor = vendor
     self.device = device
     self.classCode = classCode
+    self.programmingInterface = programmingInterface
     self.headerType = headerType
   }
 }
@@ -204,9 +210,11 @@ extension PCIConfiguration {
     guard identifiers & 0xFFFF != 0xFFFF, identifiers != 0 else {
       return nil
     }
+    let classAndRevision = read32(address, PCIRegister.classAndRevision)
     return PCIFunction(
       address: address, vendor: UInt16(truncatingIfNeeded: identifiers), device: UInt16(identifiers >> 16),
-      classCode: UInt16(read32(address, PCIRegister.classAndRevision) >> 16),
+      classCode: UInt16(classAndRevision >> 16),
+      programmingInterface: UInt8(truncatingIfNeeded: classAndRevision >> 8),
       headerType: read8(address, PCIRegister.headerType) & ~PCIRegister.multipleFunctions)
   }
 }

@@ -1,35 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Cases about what is on the disk: serial number, GPT, ext4.
+/// Cases about what is on a disk of any kind: GPT, ext4.
 extension TestRun {
-  /// The identification string, and a single read.
-  func identityCases(_ disk: DiskUnderTest<B>) {
-    attempt("GET_ID answers (virtio 5.2.6.1)") { () throws(VirtioError) in
-      for word in UInt64(0)..<4 {
-        bus.ramWrite64(scratchpad + 8 * word, 0)
-      }
-      let completion = try disk.queue.perform(
-        type: VirtioBlockType.getID, sector: 0, address: scratchpad,
-        byteCount: VirtioBlockDriver<B>.identificationBytes)
-      report.result { console in
-        console.text("disk-serial disk=")
-        console.decimal(UInt64(disk.number))
-        console.text(" ")
-        console.text(at: scratchpad, byteCount: UInt64(VirtioBlockDriver<B>.identificationBytes))
-      }
-      return completion.status == VirtioBlockStatus.ok
-        && completion.usedByteCount <= VirtioBlockDriver<B>.identificationBytes + 1
-    }
-    attempt("one sector is read, and the used length counts it and the status (virtio 2.7.8)") {
-      () throws(VirtioError) in
-      let completion = try disk.queue.perform(
-        type: VirtioBlockType.read, sector: 0, address: scratchpad, byteCount: 512)
-      return completion.status == VirtioBlockStatus.ok && completion.usedByteCount == 513
-    }
-  }
-
   /// The partition table with its checksums and the file system of partition 1.
-  func partitionCases(_ disk: DiskUnderTest<B>) {
+  func partitionCases<Disk: DiskUnderTest>(_ disk: Disk) where Disk.Queue.B == B {
     guard options.looksForPartitions else {
       report.skip("gpt: header and array have the right CRCs", "disk=plain")
       return
@@ -42,9 +16,9 @@ extension TestRun {
     var isAbsent = false
     var problem: GPTProblem?
     do {
-      let status = try disk.driver.read(
+      let isRead = try disk.queue.readAndWait(
         sector: 0, into: scratchpad, byteCount: UInt32(GUIDPartitionTable.byteCount))
-      problem = status == VirtioBlockStatus.ok ? table.parse(bus, address: scratchpad, crc: crc) : .headerFields
+      problem = isRead ? table.parse(bus, address: scratchpad, crc: crc) : .headerFields
       isAbsent = problem == GPTProblem.none
     } catch {
       report.fail("gpt: header and array have the right CRCs", error)
@@ -70,28 +44,30 @@ extension TestRun {
         console.text(partition.isScratch ? " scratch" : "")
       }
     }
-    attempt("gpt: the backup header is at the end and has the right CRC") { () throws(VirtioError) in
+    attempt("gpt: the backup header is at the end and has the right CRC") { () throws(DriverError) in
       let block = table.backupBlock
-      guard block == disk.driver.configuration.sectorCount &- 1 else {
+      guard block == disk.sectorCount &- 1 else {
         return false
       }
-      let status = try disk.driver.read(sector: block, into: scratchpad, byteCount: 512)
-      return status == VirtioBlockStatus.ok && table.checkHeader(bus, scratchpad, block: block, crc: crc) == nil
+      let isRead = try disk.queue.readAndWait(sector: block, into: scratchpad, byteCount: 512)
+      return isRead && table.checkHeader(bus, scratchpad, block: block, crc: crc) == nil
     }
     superblockCase(disk, table)
   }
 
-  private func superblockCase(_ disk: DiskUnderTest<B>, _ table: GUIDPartitionTable) {
+  private func superblockCase<Disk: DiskUnderTest>(
+    _ disk: Disk, _ table: GUIDPartitionTable
+  ) where Disk.Queue.B == B {
     let name: StaticString = "ext4: partition 1 has a superblock that fits into it"
     guard let partition = table.partition(1), partition.blockCount >= 4 else {
       report.skip(name, "no partition 1")
       return
     }
     let sector = partition.firstBlock + Ext4Superblock.byteOffset / 512
-    attempt(name) { () throws(VirtioError) in
-      let status = try disk.driver.read(
+    attempt(name) { () throws(DriverError) in
+      let isRead = try disk.queue.readAndWait(
         sector: sector, into: scratchpad, byteCount: UInt32(Ext4Superblock.byteCount))
-      guard status == VirtioBlockStatus.ok, let superblock = Ext4Superblock(bus, address: scratchpad) else {
+      guard isRead, let superblock = Ext4Superblock(bus, address: scratchpad) else {
         return false
       }
       report.result { console in

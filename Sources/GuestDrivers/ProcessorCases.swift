@@ -47,7 +47,7 @@ struct ProcessorShare<B: Bus>: Sendable {
   }
 
   /// Sums the share's sectors through a queue.
-  func add(to sum: inout WordSum, through queue: VirtioBlockQueue<B>, on bus: B) throws(VirtioError) -> Bool {
+  func add(to sum: inout WordSum, through queue: VirtioBlockQueue<B>, on bus: B) throws(DriverError) -> Bool {
     let stream = SectorStream(queue: queue, buffers: buffers, bufferBytes: bufferBytes, bufferCount: bufferCount)
     var part = WordSum()
     let isGood = try stream.read(first: 0, count: sectorCount) { address, byteCount in
@@ -67,7 +67,7 @@ struct ProcessorShare<B: Bus>: Sendable {
 
   /// Waits on the boot processor until the share is done.
   /// - Returns: a and b; nil where the processor has failed.
-  func result(_ bus: B) throws(VirtioError) -> (a: UInt64, b: UInt64)? {
+  func result(_ bus: B) throws(DriverError) -> (a: UInt64, b: UInt64)? {
     let start = bus.ticks
     var state = bus.ramRead64(mailbox)
     while state != State.succeeded, state != State.failed {
@@ -95,7 +95,7 @@ extension TestRun {
   static var processorsMax: Int { 16 }
 
   /// Every application processor starts and reads through its own queue with interrupts of its own, all at once.
-  func processorCases(_ disks: [DiskUnderTest<B>]) {
+  func processorCases(_ disks: [VirtioDisk<B>]) {
     let name: StaticString = "processors: each reads the same through its own queue and interrupt"
     guard bus.processorCount > 1 else {
       report.skip(name, "there is one processor")
@@ -111,7 +111,7 @@ extension TestRun {
         console.decimal(UInt64(disk.number))
       }
     }
-    attempt(name) { () throws(VirtioError) in
+    attempt(name) { () throws(DriverError) in
       let shares = try makeShares(disk)
       guard !shares.isEmpty else {
         return false
@@ -129,7 +129,7 @@ extension TestRun {
     }
   }
 
-  private func makeShares(_ disk: DiskUnderTest<B>?) throws(VirtioError) -> [ProcessorShare<B>] {
+  private func makeShares(_ disk: VirtioDisk<B>?) throws(DriverError) -> [ProcessorShare<B>] {
     let count = min(bus.processorCount, TestRun.processorsMax)
     if let disk {
       var options = driverOptions()
@@ -160,7 +160,7 @@ extension TestRun {
   }
 
   /// The boot processor does its share meanwhile, and then compares what the others leave.
-  private func sharesAgree(_ shares: [ProcessorShare<B>], _ disk: DiskUnderTest<B>?) throws(VirtioError) -> Bool {
+  private func sharesAgree(_ shares: [ProcessorShare<B>], _ disk: VirtioDisk<B>?) throws(DriverError) -> Bool {
     var isGood = true
     var read = WordSum()
     if let queue = shares[0].queue {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Moves a run of sectors through a queue in large requests, several in flight, and handles them in order.
-struct SectorStream<B: Bus> {
-  let queue: VirtioBlockQueue<B>
+struct SectorStream<Queue: DiskQueue> {
+  let queue: Queue
   /// `bufferCount` buffers of `bufferBytes` each, one after the other.
   let buffers: UInt64
   /// Bytes of a request, a multiple of 512.
@@ -15,7 +15,7 @@ struct SectorStream<B: Bus> {
   /// - Returns: whether every request succeeded; nothing is in flight afterwards unless an error is thrown.
   func read(
     first: UInt64, count: UInt64, _ consume: (_ address: UInt64, _ byteCount: UInt64) -> Void
-  ) throws(VirtioError) -> Bool {
+  ) throws(DriverError) -> Bool {
     try queue.checkIdle()
     var isGood = true
     var submitted: UInt64 = 0
@@ -27,7 +27,7 @@ struct SectorStream<B: Bus> {
       while submitted < count, isGood, queue.inFlightCount < slotCount,
         !isHeld(nextSlot, oldestSlot, submitted, consumed)
       {
-        submit(nextSlot, VirtioBlockType.read, first + submitted, sectors(at: submitted, of: count))
+        submit(nextSlot, false, first + submitted, sectors(at: submitted, of: count))
         submitted += sectors(at: submitted, of: count)
         nextSlot = (nextSlot + 1) % slotCount
         isKickDue = true
@@ -53,7 +53,7 @@ struct SectorStream<B: Bus> {
   /// - Returns: whether every request succeeded; nothing is in flight afterwards unless an error is thrown.
   func write(
     first: UInt64, count: UInt64, _ produce: (_ address: UInt64, _ byteCount: UInt64) -> Void
-  ) throws(VirtioError) -> Bool {
+  ) throws(DriverError) -> Bool {
     try queue.checkIdle()
     var isGood = true
     var submitted: UInt64 = 0
@@ -62,7 +62,7 @@ struct SectorStream<B: Bus> {
       isGood = try settle(slot) && isGood
       let sectorCount = sectors(at: submitted, of: count)
       produce(buffers + UInt64(slot) * bufferBytes, sectorCount << 9)
-      submit(slot, VirtioBlockType.write, first + submitted, sectorCount)
+      submit(slot, true, first + submitted, sectorCount)
       queue.kick()
       submitted += sectorCount
       slot = (slot + 1) % slotCount
@@ -82,19 +82,18 @@ struct SectorStream<B: Bus> {
     min(bufferBytes >> 9, count - done)
   }
 
-  private func submit(_ slot: Int, _ type: UInt32, _ sector: UInt64, _ sectorCount: UInt64) {
+  private func submit(_ slot: Int, _ writes: Bool, _ sector: UInt64, _ sectorCount: UInt64) {
     queue.prepare(
-      slot: slot, type: type, address: buffers + UInt64(slot) * bufferBytes, byteCount: UInt32(sectorCount << 9))
+      slot: slot, writes: writes, address: buffers + UInt64(slot) * bufferBytes, byteCount: UInt32(sectorCount << 9))
     queue.submit(slot: slot, sector: sector)
   }
 
-  /// Waits until a slot is not in flight; a slot's status stays readable until it is submitted again.
+  /// Waits until a slot is not in flight; whether a slot has succeeded stays readable until it is submitted again.
   /// - Returns: whether every request that ended meanwhile succeeded.
-  private func settle(_ slot: Int) throws(VirtioError) -> Bool {
+  private func settle(_ slot: Int) throws(DriverError) -> Bool {
     var isGood = true
     while queue.isInFlight(slot) {
-      let completion = try queue.waitForCompletion()
-      isGood = completion.status == VirtioBlockStatus.ok && isGood
+      isGood = queue.hasSucceeded(try queue.waitForSlot()) && isGood
     }
     return isGood
   }

@@ -96,7 +96,18 @@ public struct SerialConsole<B: Bus> {
       if value == 0 {
         return
       }
-      byte(value >= 0x20 && value < 0x7F ? value : UInt8(ascii: "."))
+      printable(value)
     }
+  }
+
+  /// Writes bytes, with anything that is not printable ASCII as a dot.
+  public func text(_ bytes: [UInt8]) {
+    for value in bytes {
+      printable(value)
+    }
+  }
+
+  private func printable(_ value: UInt8) {
+    byte(value >= 0x20 && value < 0x7F ? value : UInt8(ascii: "."))
   }
 }

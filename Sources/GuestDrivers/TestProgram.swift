@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The test of a machine and its virtio-blk disks, as a guest sees them.
+/// The test of a machine and its disks, as a guest sees them: virtio-blk, and ATA and ATAPI behind AHCI.
 ///
-/// It prints TAP on the first serial port, drives every virtio-blk function it finds, and writes nowhere but to a GPT
-/// partition 2 that is named "scratch". Lines for the host to check:
+/// It prints TAP on the first serial port, drives every virtio-blk function and every AHCI port with a device that it
+/// finds, numbers them in this order, and writes nowhere but to a GPT partition 2 that is named "scratch". Lines for the
+/// host to check:
 ///
 ///     # disk-serial disk=D text
 ///     # disk-sum disk=D a=0x… b=0x… words=N          all of the disk, before anything is written
 ///     # partition-sum disk=D partition=1 first=LBA last=LBA a=0x… b=0x… words=N
 ///     # scratch disk=D partition=2 first=LBA last=LBA seed=N words=N   once the pattern is there and was flushed
+///     # cd-sum disk=D a=0x… b=0x… words=N            all of the medium in an ATAPI drive
 ///
-/// The sums are `WordSum`s and the pattern is `ScratchPattern`. Words of the command line: `irq=msix|poll`, `seed=N`,
-/// `disk=gpt|plain`, `quiet`.
+/// The sums are `WordSum`s and the pattern is `ScratchPattern`. Words of the command line: `irq=msix|msi|poll`, `seed=N`,
+/// `disk=gpt|plain`, `quiet`; `msix` and `msi` both ask for messages of whichever kind the device has.
 public struct TestProgram<B: Bus> {
   let bus: B
   let commandLine: [UInt8]
@@ -51,6 +53,8 @@ final class TestRun<B: Bus> {
   var chunks: UInt64 = 0
   /// RAM for small things.
   var scratchpad: UInt64 = 0
+  /// How many disks were found so far; the next one gets this number.
+  var diskCount = 0
   /// The machine is going away, or a device does not answer: the rest is left out.
   var isStopping = false
 
@@ -85,7 +89,7 @@ final class TestRun<B: Bus> {
   }
 
   /// Runs a case's body; an error that it throws fails the case, and ends the run where the carrier goes away.
-  func attempt(_ name: StaticString, _ body: () throws(VirtioError) -> Bool) {
+  func attempt(_ name: StaticString, _ body: () throws(DriverError) -> Bool) {
     if isStopping {
       return
     }
@@ -101,27 +105,34 @@ final class TestRun<B: Bus> {
   }
 
   private func diskCases(_ topology: PCITopology<B>) {
-    var disks: [DiskUnderTest<B>] = []
+    var disks: [VirtioDisk<B>] = []
     for entry in topology.entries where VirtioBlockDriver<B>.drives(entry.function) {
-      guard !isStopping, disks.count < TestRun.disksMax else {
+      guard !isStopping, diskCount < TestRun.disksMax else {
         break
       }
-      report.disk = UInt64(disks.count)
+      report.disk = UInt64(diskCount)
       do {
         let driver = try VirtioBlockDriver(topology: topology, entry: entry)
-        let disk = DiskUnderTest(number: disks.count, driver: driver)
+        let disk = VirtioDisk(number: diskCount, driver: driver)
+        diskCount += 1
         disks.append(disk)
         allCases(of: disk)
       } catch {
         report.fail("the function has the register blocks of a modern device", error)
       }
     }
+    for entry in topology.entries where AHCIController<B>.drives(entry.function) {
+      guard !isStopping else {
+        break
+      }
+      ahciCases(topology, entry)
+    }
     report.disk = nil
-    report.check(!disks.isEmpty, "there is a virtio-blk disk")
+    report.check(diskCount > 0, "there is a disk")
     processorCases(disks)
   }
 
-  private func allCases(of disk: DiskUnderTest<B>) {
+  private func allCases(of disk: VirtioDisk<B>) {
     transportCases(disk)
     guard !isStopping, !disk.driver.queues.isEmpty else {
       return
@@ -134,31 +145,5 @@ final class TestRun<B: Bus> {
     errorCases(disk)
     writeCacheCases(disk)
     resetCases(disk)
-  }
-}
-
-/// A disk and what the cases have found out about it.
-final class DiskUnderTest<B: Bus> {
-  let number: Int
-  let driver: VirtioBlockDriver<B>
-  var table: GUIDPartitionTable?
-  /// Sum of the first chunk of the disk, which later cases read again and again.
-  var firstChunkSum: WordSum?
-
-  init(number: Int, driver: VirtioBlockDriver<B>) {
-    self.number = number
-    self.driver = driver
-  }
-
-  /// Bytes of the disk.
-  var byteCount: UInt64 { driver.configuration.sectorCount << 9 }
-  /// The first queue.
-  var queue: VirtioBlockQueue<B> { driver.queues[0] }
-  /// The scratch partition, where the disk has one and may be written.
-  var scratch: GPTPartition? {
-    guard !driver.isReadOnly, let partition = table?.partition(2), partition.isScratch else {
-      return nil
-    }
-    return partition
   }
 }

@@ -2,8 +2,8 @@
 
 /// What the words of the command line ask of the test program.
 public struct TestOptions: Equatable, Sendable {
-  /// `irq=msix` or `irq=poll`.
-  public var waitMode: VirtioWaitMode = .interrupt
+  /// `irq=msix` or `irq=msi`, which mean the same, or `irq=poll`.
+  public var waitMode: WaitMode = .interrupt
   /// `seed=N`: what the scratch pattern follows from.
   public var seed: UInt64 = 1
   /// `disk=gpt` or `disk=plain`: whether partitions are looked for.
@@ -45,7 +45,7 @@ public struct TestOptions: Equatable, Sendable {
       }
       return true
     }
-    if `is`("irq=msix") {
+    if `is`("irq=msix") || `is`("irq=msi") {
       waitMode = .interrupt
     } else if `is`("irq=poll") {
       waitMode = .poll
@@ -118,7 +118,7 @@ struct TestReport<B: Bus> {
   }
 
   /// Reports a case that could not be finished, and the error that ended it.
-  mutating func fail(_ name: StaticString, _ error: VirtioError) {
+  mutating func fail(_ name: StaticString, _ error: DriverError) {
     beginCase(false, name)
     console.endLine()
     console.text("# ")
@@ -169,17 +169,19 @@ struct TestReport<B: Bus> {
     console.endLine()
   }
 
-  static func text(_ error: VirtioError) -> StaticString {
+  static func text(_ error: DriverError) -> StaticString {
     switch error {
     case .machineStopped: "the machine is going away"
     case .timedOut: "the device did not answer in time"
     case .outOfResources: "no more memory or interrupts"
-    case .missingCapability: "a virtio capability is missing or lies outside the function's memory"
+    case .missingCapability: "registers of the device are missing or lie outside the function's memory"
     case .notModern: "the device does not offer VERSION_1"
     case .featuresRefused: "the device refused the features"
     case .queueRefused: "the device refused the queue, or has no such queue"
     case .vectorRefused: "the device refused the MSI-X vector"
     case .deviceBroken: "the device needs a reset, or its used ring is impossible"
+    case .noDevice: "the port has no device, or one that stays busy"
+    case .stuck: "a reset does not end, or an engine does not start or stop"
     }
   }
 }

@@ -59,7 +59,7 @@ public final class VirtioBlockDriver<B: Bus> {
     /// The most data segments of a request.
     public var segmentsMax: Int = 2
     /// How completions are learned of.
-    public var waitMode: VirtioWaitMode = .interrupt
+    public var waitMode: WaitMode = .interrupt
     /// Queue `i` interrupts processor `i` modulo this.
     public var processorCount: Int = 1
 
@@ -102,7 +102,7 @@ public final class VirtioBlockDriver<B: Bus> {
     var segmentsMax: Int
     var isIndirect: Bool
     var usesEventIndex: Bool
-    var waitMode: VirtioWaitMode
+    var waitMode: WaitMode
     var processorCount: Int
   }
 
@@ -113,7 +113,7 @@ public final class VirtioBlockDriver<B: Bus> {
   }
 
   /// Finds the register blocks of a function that `drives` accepts, and lets it decode.
-  public init(topology: PCITopology<B>, entry: PCITopology<B>.Entry) throws(VirtioError) {
+  public init(topology: PCITopology<B>, entry: PCITopology<B>.Entry) throws(DriverError) {
     bus = topology.configuration.bus
     transport = try VirtioPCITransport(topology: topology, entry: entry)
   }
@@ -121,7 +121,7 @@ public final class VirtioBlockDriver<B: Bus> {
   // MARK: Set-up
 
   /// Resets the device and brings it up (virtio 1.3 §3.1.1). It may be called again; requests in flight are given up.
-  public func start(_ options: Options) throws(VirtioError) {
+  public func start(_ options: Options) throws(DriverError) {
     try transport.reset()
     transport.addStatus(VirtioStatus.acknowledge)
     transport.addStatus(VirtioStatus.driver)
@@ -173,7 +173,7 @@ public final class VirtioBlockDriver<B: Bus> {
     return read
   }
 
-  private func setUpQueues(_ options: Options) throws(VirtioError) {
+  private func setUpQueues(_ options: Options) throws(DriverError) {
     let wanted = Layout(
       queueSizeMax: options.queueSizeMax, segmentsMax: options.segmentsMax,
       isIndirect: features & VirtioBlockFeature.indirectDescriptors != 0,
@@ -211,7 +211,7 @@ public final class VirtioBlockDriver<B: Bus> {
     }
   }
 
-  private func makeQueue(_ index: Int, _ layout: Layout) throws(VirtioError) -> VirtioBlockQueue<B> {
+  private func makeQueue(_ index: Int, _ layout: Layout) throws(DriverError) -> VirtioBlockQueue<B> {
     let offered = transport.queueSizeMax(UInt16(index))
     // Split queues have sizes that are powers of two; the device says the largest it takes.
     guard offered > 0, offered & (offered - 1) == 0 else {
@@ -227,7 +227,7 @@ public final class VirtioBlockDriver<B: Bus> {
   }
 
   /// Vectors are few, so a queue keeps the one it has for as long as it interrupts the same processor.
-  private func takeInterrupt(_ queue: Int, processor: Int) throws(VirtioError) -> MessageInterrupt {
+  private func takeInterrupt(_ queue: Int, processor: Int) throws(DriverError) -> MessageInterrupt {
     for known in interrupts where known.queue == queue && known.processor == processor {
       return known.interrupt
     }
@@ -264,25 +264,25 @@ public final class VirtioBlockDriver<B: Bus> {
 
   /// Reads `byteCount` bytes from `sector` into RAM at `address`.
   /// - Returns: the status byte.
-  public func read(sector: UInt64, into address: UInt64, byteCount: UInt32) throws(VirtioError) -> UInt8 {
+  public func read(sector: UInt64, into address: UInt64, byteCount: UInt32) throws(DriverError) -> UInt8 {
     try queues[0].perform(type: VirtioBlockType.read, sector: sector, address: address, byteCount: byteCount).status
   }
 
   /// Writes `byteCount` bytes of RAM at `address` to `sector`.
   /// - Returns: the status byte.
-  public func write(sector: UInt64, from address: UInt64, byteCount: UInt32) throws(VirtioError) -> UInt8 {
+  public func write(sector: UInt64, from address: UInt64, byteCount: UInt32) throws(DriverError) -> UInt8 {
     try queues[0].perform(type: VirtioBlockType.write, sector: sector, address: address, byteCount: byteCount).status
   }
 
   /// Makes all completed writes durable.
   /// - Returns: the status byte.
-  public func flush() throws(VirtioError) -> UInt8 {
+  public func flush() throws(DriverError) -> UInt8 {
     try queues[0].perform(type: VirtioBlockType.flush, sector: 0, address: 0, byteCount: 0).status
   }
 
   /// Reads the identification string into 20 bytes of RAM at `address`.
   /// - Returns: the status byte.
-  public func getID(into address: UInt64) throws(VirtioError) -> UInt8 {
+  public func getID(into address: UInt64) throws(DriverError) -> UInt8 {
     try queues[0].perform(
       type: VirtioBlockType.getID, sector: 0, address: address, byteCount: VirtioBlockDriver.identificationBytes
     ).status

@@ -24,14 +24,6 @@ public enum VirtioBlockStatus {
   public static var unwritten: UInt8 { 0xFF }
 }
 
-/// How a queue learns of completions.
-public enum VirtioWaitMode: Sendable {
-  /// It looks at the used ring over and over.
-  case poll
-  /// It halts until an MSI-X message arrives.
-  case interrupt
-}
-
 /// A request that the device has finished.
 public struct VirtioBlockCompletion: Equatable, Sendable {
   /// The slot that it was submitted in.
@@ -104,7 +96,7 @@ public final class VirtioBlockQueue<B: Bus> {
   init(
     bus: B, index: UInt16, size: UInt16, segmentsMax: Int, isIndirect: Bool, usesEventIndex: Bool,
     interrupt: MessageInterrupt?
-  ) throws(VirtioError) {
+  ) throws(DriverError) {
     let perSlot = VirtioBlockQueue.descriptorsPerSlot(segmentsMax: segmentsMax)
     let depth = isIndirect ? Int(size) : Int(size) / perSlot
     guard depth > 0 else {
@@ -300,7 +292,7 @@ public final class VirtioBlockQueue<B: Bus> {
   /// Waits until the device has used something, by interrupt where the queue has one and `mode` does not say poll.
   ///
   /// With a wait for several (`uses` above 1) and EVENT_IDX, the device interrupts only for the last of them.
-  public func waitForUsed(mode: VirtioWaitMode = .interrupt, uses: UInt16 = 1) throws(VirtioError) {
+  public func waitForUsed(mode: WaitMode = .interrupt, uses: UInt16 = 1) throws(DriverError) {
     if countUsed() > 0 {
       return
     }
@@ -311,7 +303,7 @@ public final class VirtioBlockQueue<B: Bus> {
     }
   }
 
-  private func waitByInterrupt(_ interrupt: MessageInterrupt, uses: UInt16) throws(VirtioError) {
+  private func waitByInterrupt(_ interrupt: MessageInterrupt, uses: UInt16) throws(DriverError) {
     let start = bus.ticks
     while true {
       // The count before the question: an interrupt that arrives in between ends the wait at once.
@@ -336,7 +328,7 @@ public final class VirtioBlockQueue<B: Bus> {
     }
   }
 
-  private func waitByPolling() throws(VirtioError) {
+  private func waitByPolling() throws(DriverError) {
     let start = bus.ticks
     var polls: UInt32 = 0
     while countUsed() == 0 {
@@ -355,7 +347,7 @@ public final class VirtioBlockQueue<B: Bus> {
   }
 
   /// Waits for the next completion and takes it.
-  public func waitForCompletion(mode: VirtioWaitMode = .interrupt) throws(VirtioError) -> VirtioBlockCompletion {
+  public func waitForCompletion(mode: WaitMode = .interrupt) throws(DriverError) -> VirtioBlockCompletion {
     if let completion = reap() {
       return completion
     }
@@ -367,7 +359,7 @@ public final class VirtioBlockQueue<B: Bus> {
   }
 
   /// Throws unless every slot may be prepared.
-  func checkIdle() throws(VirtioError) {
+  public func checkIdle() throws(DriverError) {
     guard !isBroken, inFlightCount == 0 else {
       throw .deviceBroken
     }
@@ -378,7 +370,7 @@ public final class VirtioBlockQueue<B: Bus> {
   /// Where an earlier request never ended, the queue counts as broken until the device is started again.
   public func perform(
     type: UInt32, sector: UInt64, address: UInt64, byteCount: UInt32, segmentBytes: UInt32 = 0
-  ) throws(VirtioError) -> VirtioBlockCompletion {
+  ) throws(DriverError) -> VirtioBlockCompletion {
     try checkIdle()
     prepare(slot: 0, type: type, address: address, byteCount: byteCount, segmentBytes: segmentBytes)
     submit(slot: 0, sector: sector)
@@ -389,6 +381,24 @@ public final class VirtioBlockQueue<B: Bus> {
 
 // One processor owns a queue at a time; it changes hands only while a processor is started or has parked.
 extension VirtioBlockQueue: @unchecked Sendable {}
+
+extension VirtioBlockQueue: DiskQueue {
+  /// Writes a slot's header and descriptors for a read or a write of `byteCount` bytes at `address`.
+  @inline(__always)
+  public func prepare(slot: Int, writes: Bool, address: UInt64, byteCount: UInt32) {
+    prepare(
+      slot: slot, type: writes ? VirtioBlockType.write : VirtioBlockType.read, address: address, byteCount: byteCount)
+  }
+
+  /// Takes the next completion that `countUsed` has counted.
+  /// - Returns: its slot; nil where the queue is broken.
+  @inline(__always)
+  public func takeCounted() -> Int? { reapCounted()?.slot }
+
+  /// Whether the slot's last request ended with the status OK.
+  @inline(__always)
+  public func hasSucceeded(_ slot: Int) -> Bool { status(slot) == VirtioBlockStatus.ok }
+}
 
 extension SplitVirtqueue {
   /// Goes on with another processor's ring; the other is not used any more.

@@ -1,30 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What can go wrong between a driver and a virtio device.
-public enum VirtioError: Error, Equatable {
-  /// The carrier is going away; the program unwinds.
-  case machineStopped
-  /// The device did not answer in `waitTicksMax`.
-  case timedOut
-  /// The carrier has no more RAM or interrupts.
-  case outOfResources
-  /// A required capability is missing or points outside the function's memory.
-  case missingCapability
-  /// The device does not offer VIRTIO_F_VERSION_1.
-  case notModern
-  /// The device cleared FEATURES_OK.
-  case featuresRefused
-  /// A queue is missing, has a size that is not a power of two, or did not become enabled.
-  case queueRefused
-  /// The device did not take an MSI-X vector.
-  case vectorRefused
-  /// The device set DEVICE_NEEDS_RESET, or put something impossible into a used ring.
-  case deviceBroken
-}
-
-/// How long anything is waited for before the device counts as silent, in `Bus.ticks`: 6 to 600 seconds.
-public let waitTicksMax: UInt64 = 60_000_000_000
-
 /// Device status bits (virtio 1.3 §2.1).
 public enum VirtioStatus {
   /// The guest has found the device.
@@ -103,7 +78,7 @@ public struct VirtioPCITransport<B: Bus> {
   let accessCapability: UInt8
 
   /// Finds the register blocks of a virtio function and enables it.
-  public init(topology: PCITopology<B>, entry: PCITopology<B>.Entry) throws(VirtioError) {
+  public init(topology: PCITopology<B>, entry: PCITopology<B>.Entry) throws(DriverError) {
     let configuration = topology.configuration
     let address = entry.function.address
     var common = Block()
@@ -182,7 +157,7 @@ public struct VirtioPCITransport<B: Bus> {
   }
 
   /// Resets the device and waits until it says that it has (virtio 1.3 §4.1.4.3.2).
-  public func reset() throws(VirtioError) {
+  public func reset() throws(DriverError) {
     bus.mmioWrite8(common.address + Common.status, 0)
     let start = bus.ticks
     while status != 0 {
@@ -228,7 +203,7 @@ public struct VirtioPCITransport<B: Bus> {
 
   /// Gives the device a queue and enables it.
   /// - Returns: the address whose writing notifies the device of the queue.
-  public func enableQueue(_ index: UInt16, _ ring: SplitVirtqueue<B>, vector: UInt16) throws(VirtioError) -> UInt64 {
+  public func enableQueue(_ index: UInt16, _ ring: SplitVirtqueue<B>, vector: UInt16) throws(DriverError) -> UInt64 {
     let base = common.address
     bus.mmioWrite16(base + Common.queueSelect, index)
     bus.mmioWrite16(base + Common.queueSize, ring.size)

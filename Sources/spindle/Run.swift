@@ -27,10 +27,16 @@ struct Run: ParsableCommand {
         spindle run --cpus 2 --drive file=a.img,queues=2 --drive file=b.img
         spindle run --accel hosted --append "seed=7" --drive file=a.img --iothread
         spindle run --kernel my.elf --serial file:log --drive file=disk.img
+        spindle run --drive file=disk.img,if=ahci --drive file=cd.iso,media=cdrom
 
       Keys of --drive:
         file=PATH                a raw image or a block device
-        if=virtio, format=raw    what there is so far
+        if=virtio|ahci           a virtio-blk function of its own, or a port of the
+                                 AHCI controller at 00:1f.2 (if=ide is the same)
+        port=0…5                 the AHCI port; by default the first free one
+        media=disk|cdrom         cdrom: if=ahci and readonly=on; without file= the
+                                 drive is empty
+        format=raw               the bytes of the image are those of the disk
         id=NAME, serial=TEXT     names, for you and for the guest
         cache=none|writeback|writethrough|directsync|unsafe
         readonly=on|off          the guest may only read
@@ -42,7 +48,7 @@ struct Run: ParsableCommand {
         rerror=, werror=report|stop|ignore|enospc
                                  when the host fails; stop: SIGCONT tries again
         fault=RULE[;RULE]        such as write:error=ENOSPC:nth=3
-        queues=N, queue-size=N   virtqueues, and the entries of each
+        queues=N, queue-size=N   virtqueues, and the entries of each (if=virtio)
         driver=null,size=1G,latency=NS
                                  a disk with no bytes at all
         driver=memory,size=64M   a disk in memory
@@ -63,7 +69,7 @@ struct Run: ParsableCommand {
   var drive: [String] = []
   @Option(help: "The serial port's other end: stdio or file:PATH.")
   var serial = "stdio"
-  @Flag(help: "Give each disk a thread and event loop of its own.")
+  @Flag(help: "Give each virtio disk a thread and event loop of its own.")
   var iothread = false
   @Option(help: "How loops watch descriptors: auto, poll, epoll or io_uring.")
   var loop = "auto"

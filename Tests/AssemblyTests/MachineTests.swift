@@ -105,11 +105,11 @@ private final class ImageOnDisk {
           let driver = try? VirtioBlockDriver(topology: topology, entry: entry),
           (try? driver.start(VirtioBlockDriver<HostedBus>.Options())) != nil
         else { return machine.requestShutdown(.hostRequest) }
-        var parameters = BlockLoad<HostedBus>.Parameters()
+        var parameters = BlockLoadParameters()
         parameters.waitMode = .interrupt
         parameters.sectorCount = 16384
         parameters.requestCount = 200
-        let buffers = bus.allocate(byteCount: BlockLoad<HostedBus>.bufferBytes(parameters), alignment: 4096)!
+        let buffers = bus.allocate(byteCount: parameters.bufferBytes, alignment: 4096)!
         _ = try? BlockLoad(bus: bus, queue: driver.queues[0], parameters: parameters, buffers: buffers)?.run()
         machine.requestShutdown(.signal(2))
         parameters.requestCount = 1 << 40

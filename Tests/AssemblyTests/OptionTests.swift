@@ -41,7 +41,7 @@ import Testing
     ("file=a,cache=fast", "choose one of"), ("file=a,readonly=maybe", "neither on nor off"),
     ("file=a,queues=0", "from 1 to 64"), ("file=a,queue-size=100", "power of two"), ("if=virtio", "write file=PATH"),
     ("file=a,serial=123456789012345678901", "longer than 20"), ("file=a,file=b", "given twice"),
-    ("file=a,if=scsi", "choose one of virtio"), ("driver=null,file=a", "takes no file"),
+    ("file=a,if=scsi", "choose one of virtio, ahci, ide"), ("driver=null,file=a", "takes no file"),
     ("file=a,size=1G", "driver=null"),
     ("driver=null,size=1X", "not a size"), ("file=a,aio=fast", "choose one of auto"), ("", "not of the form"),
   ])

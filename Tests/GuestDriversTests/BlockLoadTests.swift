@@ -14,20 +14,20 @@ import Testing
   }
 
   private func makeLoad(
-    _ bus: FakeMachine, _ change: (inout BlockLoad<FakeMachine>.Parameters) -> Void
-  ) throws -> BlockLoad<FakeMachine>? {
+    _ bus: FakeMachine, _ change: (inout BlockLoadParameters) -> Void
+  ) throws -> BlockLoad<VirtioBlockQueue<FakeMachine>>? {
     let topology = PCITopology(bus: bus)
     let entry = try #require(topology.entries.first { VirtioBlockDriver<FakeMachine>.drives($0.function) })
     let driver = try VirtioBlockDriver(topology: topology, entry: entry)
     var options = VirtioBlockDriver<FakeMachine>.Options()
     options.waitMode = .poll
     try driver.start(options)
-    var parameters = BlockLoad<FakeMachine>.Parameters()
+    var parameters = BlockLoadParameters()
     parameters.sectorCount = UInt64(FakeMachine.sectorCount)
     parameters.depth = 8
     parameters.requestCount = 1001
     change(&parameters)
-    let bytes = max(BlockLoad<FakeMachine>.bufferBytes(parameters), 512)
+    let bytes = max(parameters.bufferBytes, 512)
     let buffers = try #require(bus.allocate(byteCount: bytes, alignment: 4096))
     return BlockLoad(bus: bus, queue: driver.queues[0], parameters: parameters, buffers: buffers)
   }
@@ -61,7 +61,7 @@ import Testing
   }
 
   @Test func impossibleParametersAreRefused() throws {
-    func isPossible(_ change: (inout BlockLoad<FakeMachine>.Parameters) -> Void) throws -> Bool {
+    func isPossible(_ change: (inout BlockLoadParameters) -> Void) throws -> Bool {
       try makeLoad(FakeMachine(), change) != nil
     }
     #expect(try isPossible { $0.depth = 16 })

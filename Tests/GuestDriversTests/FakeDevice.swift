@@ -8,11 +8,11 @@ struct FakeFunction {
   /// Writable bits of each base address register.
   var masks: [UInt32] = Array(repeating: 0, count: 6)
 
-  init(address: PCIAddress, vendor: UInt16, device: UInt16, classCode: UInt16) {
+  init(address: PCIAddress, vendor: UInt16, device: UInt16, classCode: UInt16, programmingInterface: UInt8 = 0) {
     self.address = address
     bytes = Array(repeating: 0, count: 256)
     put(0, UInt32(vendor) | UInt32(device) << 16)
-    put(8, UInt32(classCode) << 16)
+    put(8, UInt32(classCode) << 16 | UInt32(programmingInterface) << 8)
   }
 
   mutating func put(_ offset: Int, _ value: UInt32) {

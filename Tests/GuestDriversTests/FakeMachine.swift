@@ -43,6 +43,8 @@ final class FakeMachine: Bus {
   let ram: UnsafeMutableRawPointer
   var functions: [FakeFunction] = []
   var device = FakeVirtioRegisters()
+  /// The HBA, where there is one.
+  var hba: FakeHBA?
   private var allocated: UInt64 = FakeMachine.ramBase
   private var time: UInt64 = 0
   private var interrupts: UInt32 = 0
@@ -57,6 +59,17 @@ final class FakeMachine: Bus {
   }
 
   deinit { ram.deallocate() }
+
+  /// A machine whose only disk is an ATA disk at an HBA.
+  static func withHBA() -> FakeMachine {
+    let bus = FakeMachine()
+    bus.functions[1] = FakeHBA.function
+    bus.hba = FakeHBA()
+    return bus
+  }
+
+  /// Tells the processor of the device's message.
+  func interrupt() { interruptCounts[0] &+= 1 }
 
   // MARK: Ports
 
@@ -126,6 +139,9 @@ final class FakeMachine: Bus {
   func mmioWrite64(_ address: UInt64, _ value: UInt64) { mmioWrite(address, value) }
 
   private func mmioRead(_ address: UInt64) -> UInt64 {
+    if let hba, let offset = hba.offset(address, in: self) {
+      return nextGarbage() ?? UInt64(hba.read(offset))
+    }
     guard let offset = deviceOffset(address) else { return UInt64.max }
     if let value = nextGarbage() { return value }
     return device.read(offset, behaviour)
@@ -137,6 +153,10 @@ final class FakeMachine: Bus {
   }
 
   private func mmioWrite(_ address: UInt64, _ value: UInt64) {
+    if let hba, let offset = hba.offset(address, in: self) {
+      hba.write(offset, UInt32(truncatingIfNeeded: value), in: self)
+      return
+    }
     guard let offset = deviceOffset(address) else { return }
     if offset >= 0x3000 {
       notificationCount += 1

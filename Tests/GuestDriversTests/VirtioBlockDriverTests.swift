@@ -34,13 +34,13 @@ import Testing
   @Test func aDeviceWithoutVersion1IsRefused() throws {
     let bus = FakeMachine()
     bus.behaviour.offersVersion1 = false
-    #expect(throws: VirtioError.notModern) { try start(bus) }
+    #expect(throws: DriverError.notModern) { try start(bus) }
   }
 
   @Test func clearedFeaturesOKIsAnError() throws {
     let bus = FakeMachine()
     bus.behaviour.keepsFeaturesOK = false
-    #expect(throws: VirtioError.featuresRefused) { try start(bus) }
+    #expect(throws: DriverError.featuresRefused) { try start(bus) }
   }
 
   @Test(arguments: [0, 3, 65534] as [UInt16])
@@ -49,7 +49,7 @@ import Testing
     let driver = try start(bus)
     bus.behaviour.refusesVectors = true
     let ring = SplitVirtqueue(bus: bus, memory: FakeMachine.ramBase, size: 2, usesEventIndex: false)
-    #expect(throws: VirtioError.vectorRefused) { try driver.transport.enableQueue(0, ring, vector: vector) }
+    #expect(throws: DriverError.vectorRefused) { try driver.transport.enableQueue(0, ring, vector: vector) }
   }
 
   @Test(arguments: [0, VirtioBlockFeature.known] as [UInt64])
@@ -111,7 +111,7 @@ import Testing
     let driver = try start(bus)
     bus.behaviour.completesRequests = false
     bus.ticksPerRead = waitTicksMax / 4
-    #expect(throws: VirtioError.timedOut) {
+    #expect(throws: DriverError.timedOut) {
       try driver.read(sector: 0, into: FakeMachine.ramBase, byteCount: 512)
     }
   }
@@ -121,7 +121,7 @@ import Testing
     let driver = try start(bus)
     bus.behaviour.completesRequests = false
     bus.isStopping = true
-    #expect(throws: VirtioError.machineStopped) {
+    #expect(throws: DriverError.machineStopped) {
       try driver.read(sector: 0, into: FakeMachine.ramBase, byteCount: 512)
     }
     #expect(bus.relaxCount == 1)
@@ -132,7 +132,7 @@ import Testing
     let bus = FakeMachine()
     let driver = try start(bus)
     bus.behaviour.usedIdentifierOffset = offset
-    #expect(throws: VirtioError.deviceBroken) {
+    #expect(throws: DriverError.deviceBroken) {
       try driver.read(sector: 0, into: FakeMachine.ramBase, byteCount: 512)
     }
     #expect(driver.queues[0].isBroken)
@@ -142,7 +142,7 @@ import Testing
     let bus = FakeMachine()
     let driver = try start(bus)
     bus.behaviour.usedIndexJump = 100
-    #expect(throws: VirtioError.deviceBroken) {
+    #expect(throws: DriverError.deviceBroken) {
       try driver.read(sector: 0, into: FakeMachine.ramBase, byteCount: 512)
     }
   }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Cases about requests that the device must refuse, and go on after (virtio 1.3 §5.2.6.2).
+/// Cases about requests that a virtio-blk device must refuse, and go on after (virtio 1.3 §5.2.6.2).
 extension TestRun {
   /// A request type that no version of the specification names.
   static var unknownType: UInt32 { 0xDEAD }
 
-  func errorCases(_ disk: DiskUnderTest<B>) {
+  func errorCases(_ disk: VirtioDisk<B>) {
     let end = disk.driver.configuration.sectorCount
     let ioError = VirtioBlockStatus.ioError
     statusCase(disk, ioError, "a read past the end answers IOERR", sector: end, byteCount: 512)
@@ -25,16 +25,16 @@ extension TestRun {
         disk, ioError, "a write past the end answers IOERR", type: VirtioBlockType.write, sector: end, byteCount: 512)
     }
     statusCase(disk, VirtioBlockStatus.ok, "the last sector is read", sector: end &- 1, byteCount: 512)
-    attempt("the queue works on after all refusals") { () throws(VirtioError) in
+    attempt("the queue works on after all refusals") { () throws(DriverError) in
       try readsFirstChunk(disk) && !disk.driver.needsReset
     }
   }
 
   private func statusCase(
-    _ disk: DiskUnderTest<B>, _ status: UInt8, _ name: StaticString, type: UInt32 = VirtioBlockType.read,
+    _ disk: VirtioDisk<B>, _ status: UInt8, _ name: StaticString, type: UInt32 = VirtioBlockType.read,
     sector: UInt64, byteCount: UInt32
   ) {
-    attempt(name) { () throws(VirtioError) in
+    attempt(name) { () throws(DriverError) in
       try disk.queue.perform(type: type, sector: sector, address: chunks, byteCount: byteCount).status == status
     }
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Cases about the transport: handshake, features, configuration, the write cache, reset.
+/// Cases about the virtio transport: handshake, features, configuration, the write cache, reset.
 extension TestRun {
   /// Options of most cases: the features in `mask`, one queue.
   func driverOptions(mask: UInt64 = VirtioBlockFeature.known) -> VirtioBlockDriver<B>.Options {
@@ -12,9 +12,9 @@ extension TestRun {
   }
 
   /// The handshake, and the configuration by both of its ways.
-  func transportCases(_ disk: DiskUnderTest<B>) {
+  func transportCases(_ disk: VirtioDisk<B>) {
     let driver = disk.driver
-    attempt("the handshake ends with DRIVER_OK (virtio 3.1.1)") { () throws(VirtioError) in
+    attempt("the handshake ends with DRIVER_OK (virtio 3.1.1)") { () throws(DriverError) in
       try driver.start(driverOptions())
       let expected =
         VirtioStatus.acknowledge | VirtioStatus.driver | VirtioStatus.featuresOK | VirtioStatus.driverOK
@@ -64,14 +64,14 @@ extension TestRun {
   }
 
   /// CONFIG_WCE reads back what was written, and flushes work either way (virtio 1.3 §5.2.5, §5.2.6.2).
-  func writeCacheCases(_ disk: DiskUnderTest<B>) {
+  func writeCacheCases(_ disk: VirtioDisk<B>) {
     let driver = disk.driver
     let name: StaticString = "the write cache goes off and on (virtio 5.2.5)"
     guard driver.has(VirtioBlockFeature.configWriteCache) else {
       report.skip(name, "CONFIG_WCE is not offered")
       return
     }
-    attempt(name) { () throws(VirtioError) in
+    attempt(name) { () throws(DriverError) in
       let before = driver.isWriteCacheOn
       driver.isWriteCacheOn = false
       let off = !driver.isWriteCacheOn
@@ -87,13 +87,13 @@ extension TestRun {
   }
 
   /// A reset with requests in flight ends them all, and the device starts again (virtio 1.3 §2.1.2, §2.4).
-  func resetCases(_ disk: DiskUnderTest<B>) {
+  func resetCases(_ disk: VirtioDisk<B>) {
     let driver = disk.driver
     let chunk = chunkByteCount(disk)
     guard chunk > 0 else {
       return
     }
-    attempt("a reset with requests in flight is acknowledged") { () throws(VirtioError) in
+    attempt("a reset with requests in flight is acknowledged") { () throws(DriverError) in
       let queue = disk.queue
       try queue.checkIdle()
       let count = min(TestRun.chunkCount, queue.depth)
@@ -108,41 +108,14 @@ extension TestRun {
       return driver.transport.status == 0
     }
     // What the device writes from here on it writes after it has said that it is reset.
-    let sentinel: UInt64 = 0x5350_494E_444C_4521
-    forEachSector { bus.ramWrite64($0, sentinel) }
-    attempt("the device starts again after that reset") { () throws(VirtioError) in
+    markChunks()
+    attempt("the device starts again after that reset") { () throws(DriverError) in
       try driver.start(driverOptions())
       return try driver.getID(into: scratchpad) == VirtioBlockStatus.ok
     }
-    var isUntouched = true
-    forEachSector { isUntouched = isUntouched && bus.ramRead64($0) == sentinel }
-    report.check(isUntouched, "nothing that was in flight is written after the reset")
-    attempt("data is right after the reset") { () throws(VirtioError) in
+    report.check(areChunksMarked(), "nothing that was in flight is written after the reset")
+    attempt("data is right after the reset") { () throws(DriverError) in
       try readsFirstChunk(disk)
     }
-  }
-
-  /// Visits one word of every sector of the data buffers.
-  private func forEachSector(_ body: (UInt64) -> Void) {
-    let end = chunks + TestRun.chunkBytes * UInt64(TestRun.chunkCount)
-    var address = chunks
-    while address < end {
-      body(address)
-      address += 512
-    }
-  }
-
-  /// Reads the first chunk again and compares its sum with what it was before.
-  func readsFirstChunk(_ disk: DiskUnderTest<B>) throws(VirtioError) -> Bool {
-    let chunk = chunkByteCount(disk)
-    guard chunk > 0, let expected = disk.firstChunkSum else {
-      return false
-    }
-    guard try disk.driver.read(sector: 0, into: chunks, byteCount: UInt32(chunk)) == VirtioBlockStatus.ok else {
-      return false
-    }
-    var sum = WordSum()
-    sum.add(bus, address: chunks, byteCount: chunk)
-    return sum == expected
   }
 }
