@@ -78,9 +78,11 @@ extension ATADrive {
     if operation == .write && disk.isReadOnly { return fail(slot, ATAError.abort) }
     power = .active
     slot.pointee.phase = (operation == .read ? Step.read : Step.write).rawValue
-    link.transfer(
-      operation, of: disk, offset: lba * Self.sectorBytes, byteCount: count * Self.sectorBytes, durable: durable,
-      for: slot)
+    linkReference.unsafelyUnwrapped._withUnsafeGuaranteedRef {
+      $0.transfer(
+        operation, of: disk, offset: lba * Self.sectorBytes, byteCount: count * Self.sectorBytes, durable: durable,
+        for: slot)
+    }
   }
 
   // MARK: READ VERIFY

@@ -212,7 +212,8 @@ public final class ATADrive: SATADevice {
     case .trim: trimNext(slot)
     case .flushBeforeStandby: rest(slot, .standby)
     case .flushBeforeSleep: rest(slot, .sleep)
-    case .read, .write, .flush, nil: link.finish(slot)
+    case .read, .write, .flush, nil:
+      linkReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.finish(slot) }
     }
   }
 
