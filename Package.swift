@@ -77,7 +77,7 @@ let package = Package(
     .target(name: "DeviceTestKit", dependencies: ["Block", "Machine"], path: "Tests/DeviceTestKit"),
     tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
     tests("AssemblyTests", ["Assembly"]),
-    tests("BenchTests", ["Bench", "AsyncIO", "EventLoop"]),
+    tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

@@ -10,13 +10,16 @@ import Platform
 import Synchronization
 
 /// One measurement of the whole device path: a hosted guest driver on its thread, the device on another.
+///
+/// The drive's interface decides the driver: virtio-blk, or AHCI with queued commands.
 struct DevicePath {
   /// What was measured.
   struct Figures: Sendable {
     var iops = 0.0
     var requestCount: UInt64 = 0
     var errorCount: UInt64 = 0
-    /// CPU time per request of the device's thread, microseconds.
+    /// CPU time per request, microseconds: of the device's thread where the drive has one. On the main loop of the whole
+    /// process with the guest's driver, for a part of the device's work is done by the thread that rings the doorbell.
     var userMicroseconds = 0.0
     var systemMicroseconds = 0.0
     /// Latency as the guest sees it, microseconds.
@@ -38,8 +41,18 @@ struct DevicePath {
   var workload: Workload
   var depth: Int
   var seconds: Double
-  /// The guest sleeps until an interrupt for a quarter of its requests, instead of looking at the used ring all the time.
-  var sleeps = false
+  /// How the guest learns of completions.
+  var waiting = Waiting.looks
+  /// The drive has a loop of its own, which polls before it sleeps; otherwise the main loop serves it, which never polls.
+  var usesIOThread = true
+
+  /// How a guest learns of completions.
+  enum Waiting: Sendable {
+    /// It looks all the time.
+    case looks
+    /// It sleeps until an interrupt, which it asks for once in so many requests where the queue can do that.
+    case sleeps(requestsPerInterrupt: Int)
+  }
 
   /// Latencies in ticks.
   private struct Recorder: LatencyRecorder {
@@ -51,6 +64,10 @@ struct DevicePath {
   private final class Outcome: Sendable {
     let value = Mutex<(figures: Figures, failure: String?)>((Figures(), nil))
     let usage = Mutex<(before: ResourceUsage, after: ResourceUsage)>((ResourceUsage(), ResourceUsage()))
+
+    func note(_ now: ResourceUsage, isStart: Bool) {
+      usage.withLock { if isStart { $0.before = now } else { $0.after = now } }
+    }
   }
 
   /// Assembles a machine, runs the load, and takes everything down again.
@@ -58,7 +75,7 @@ struct DevicePath {
     var configuration = MachineConfiguration()
     configuration.memoryBytes = Self.memoryBytes
     configuration.drives = [drive]
-    configuration.usesIOThreads = true
+    configuration.usesIOThreads = usesIOThread
     configuration.pollNsMax = Self.pollNsMax
     let assembled = try AssembledMachine(configuration, serial: MemorySink())
     let machine = assembled.machine
@@ -68,9 +85,10 @@ struct DevicePath {
     _ = assembled.useHosted(processorCount: 1) { bus in
       do throws(DriverError) {
         let figures = try measurement.guestProgram(bus) { isStart in
-          loop.execute {
-            let usage = ResourceUsage.ofThisThread()
-            outcome.usage.withLock { if isStart { $0.before = usage } else { $0.after = usage } }
+          if measurement.usesIOThread {
+            loop.execute { outcome.note(.ofThisThread(), isStart: isStart) }
+          } else {
+            outcome.note(ResourceUsage(), isStart: isStart)
           }
         }
         outcome.value.withLock { $0.figures = figures }
@@ -90,54 +108,96 @@ struct DevicePath {
     return figures
   }
 
-  /// The guest's side: finds the disk, starts it, and loads it.
+  // MARK: The guest's side
+
+  /// Finds the disk, starts it, and loads it.
   private func guestProgram(
     _ bus: HostedBus, _ mark: (_ isStart: Bool) -> Void
   ) throws(DriverError) -> Figures {
     let topology = PCITopology(bus: bus)
+    switch drive.interface {
+    case .virtio:
+      let driver = try startVirtio(topology)
+      return try load(bus, driver.queues[0], sectorCount: driver.configuration.sectorCount, mark)
+    case .ahci:
+      let controller = try startAHCI(topology)
+      guard let port = controller.ports.first(where: { $0.queue != nil }), let queue = port.queue,
+        queue.usesCommandQueuing, let identity = port.identity
+      else { throw .missingCapability }
+      return try load(bus, queue, sectorCount: identity.sectorCount, mark)
+    }
+  }
+
+  private var waitMode: WaitMode {
+    switch waiting {
+    case .looks: .poll
+    case .sleeps: .interrupt
+    }
+  }
+
+  private func startVirtio(_ topology: PCITopology<HostedBus>) throws(DriverError) -> VirtioBlockDriver<HostedBus> {
     guard let entry = topology.entries.first(where: { VirtioBlockDriver<HostedBus>.drives($0.function) }) else {
       throw .outOfResources
     }
     let driver = try VirtioBlockDriver(topology: topology, entry: entry)
     var options = VirtioBlockDriver<HostedBus>.Options()
     options.queueSizeMax = 256
-    options.waitMode = sleeps ? .interrupt : .poll
+    options.waitMode = waitMode
     try driver.start(options)
+    return driver
+  }
+
+  private func startAHCI(_ topology: PCITopology<HostedBus>) throws(DriverError) -> AHCIController<HostedBus> {
+    guard let entry = topology.entries.first(where: { AHCIController<HostedBus>.drives($0.function) }) else {
+      throw .outOfResources
+    }
+    let controller = try AHCIController(topology: topology, entry: entry)
+    try controller.start(waitMode: waitMode)
+    return controller
+  }
+
+  /// Learns how many requests fit into the time, does them, and measures.
+  private func load<Queue: DiskQueue>(
+    _ bus: HostedBus, _ queue: Queue, sectorCount: UInt64, _ mark: (_ isStart: Bool) -> Void
+  ) throws(DriverError) -> Figures where Queue.B == HostedBus {
     var parameters = BlockLoadParameters()
     parameters.writes = workload.isWrite
     parameters.byteCount = UInt32(workload.blockBytes)
     parameters.depth = depth
-    parameters.sectorCount = min(workload.spanBytes / 512, driver.configuration.sectorCount)
+    parameters.sectorCount = min(workload.spanBytes / 512, sectorCount)
     parameters.requestCount = Self.calibrationRequests
-    parameters.waitMode = options.waitMode
-    parameters.usesPerInterrupt = sleeps ? UInt16(max(1, depth / 4)) : 1
-    let bufferBytes = parameters.bufferBytes
-    guard let buffers = bus.allocate(byteCount: bufferBytes, alignment: 4096) else { throw .outOfResources }
+    parameters.waitMode = waitMode
+    if case .sleeps(let count) = waiting { parameters.usesPerInterrupt = UInt16(count) }
+    guard let buffers = bus.allocate(byteCount: parameters.bufferBytes, alignment: 4096) else { throw .outOfResources }
 
-    func load(_ parameters: BlockLoadParameters) throws(DriverError) -> BlockLoad<VirtioBlockQueue<HostedBus>> {
-      guard let load = BlockLoad(bus: bus, queue: driver.queues[0], parameters: parameters, buffers: buffers) else {
+    func prepare(_ parameters: BlockLoadParameters) throws(DriverError) -> BlockLoad<Queue> {
+      guard let load = BlockLoad(bus: bus, queue: queue, parameters: parameters, buffers: buffers) else {
         throw .outOfResources
       }
       return load
     }
     let calibrationStart = HostClock.nanoseconds
-    _ = try load(parameters).run()
+    _ = try prepare(parameters).run()
     let rate = Double(Self.calibrationRequests) / Double(HostClock.nanoseconds - calibrationStart) * 1e9
     parameters.requestCount = max(Self.calibrationRequests, UInt64(rate * seconds))
     parameters.seed = 2
-    let measured = try load(parameters)
+    let measured = try prepare(parameters)
     var recorder = Recorder()
     mark(true)
     let start = HostClock.nanoseconds
     let result = try measured.run(recorder: &recorder)
     let elapsed = Double(HostClock.nanoseconds - start)
     mark(false)
-    let microsecondsPerTick = elapsed / Double(result.ticks) / 1000
+    return figures(of: result, recorder, elapsedNs: elapsed)
+  }
+
+  private func figures(of result: BlockLoadResult, _ recorder: Recorder, elapsedNs: Double) -> Figures {
+    let microsecondsPerTick = elapsedNs / Double(result.ticks) / 1000
     func percentile(_ percent: Double) -> Double {
       Double(recorder.histogram.valueAtPercentile(percent)) * microsecondsPerTick
     }
     var figures = Figures()
-    figures.iops = Double(result.completedCount) / elapsed * 1e9
+    figures.iops = Double(result.completedCount) / elapsedNs * 1e9
     figures.errorCount = result.errorCount
     figures.medianMicroseconds = percentile(50)
     figures.p99Microseconds = percentile(99)

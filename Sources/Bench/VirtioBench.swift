@@ -1,5 +1,5 @@
-import Assembly
 // SPDX-License-Identifier: Apache-2.0
+import Assembly
 import AsyncIO
 import Block
 import Glibc
@@ -61,7 +61,7 @@ public struct VirtioBench {
     drive.isReadOnly = !workload.isWrite
     let ours = DevicePath(
       drive: drive, workload: workload, depth: depth, seconds: Double(seconds),
-      sleeps: depth > Self.pollingDepthMax)
+      waiting: depth > Self.pollingDepthMax ? .sleeps(requestsPerInterrupt: depth / 4) : .looks)
     let peer = FioPeer(engine: .ioUring, path: file, workload: workload, depth: depth, seconds: Double(seconds))
     var own: [DevicePath.Figures] = []
     var peers: [FioPeer.Figures] = []

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where a drive goes: behind virtio or the AHCI controller, as a disk or a CD-ROM drive, and on which port.
+import Accelerators
 import EventLoop
+import GuestDrivers
 import Machine
 import Platform
+import Synchronization
 import Testing
 
 @testable import Assembly
@@ -138,6 +141,31 @@ import Testing
     #expect(assembled.backends.map { $0.loop === mainLoop } == [true, false])
     let part = "on the main loop, as every drive with if=ahci; --iothread is for if=virtio"
     #expect(assembled.notes == ["drive disk: \(part)", "drive cd: \(part)"])
+  }
+
+  @Test(.timeLimit(.minutes(2)))
+  func guestFindsEachDriveOnItsPort() throws {
+    let assembled = try assemble([
+      "driver=memory,size=1M,if=ahci,port=1,serial=DISK-ONE", "media=cdrom", "driver=memory,size=2M,media=cdrom,port=5",
+      "driver=memory,size=3M,if=ide",
+    ])
+    let machine = assembled.machine
+    let found = Mutex<[Int: AHCIDeviceKind]>([:])
+    let disk = Mutex<(serial: String, sectorCount: UInt64)?>(nil)
+    _ = assembled.useHosted(processorCount: 1) { bus in
+      defer { machine.requestShutdown(.hostRequest) }
+      let topology = PCITopology(bus: bus)
+      guard let entry = topology.entries.first(where: { AHCIController<HostedBus>.drives($0.function) }),
+        let controller = try? AHCIController(topology: topology, entry: entry), (try? controller.start()) != nil
+      else { return }
+      for port in controller.ports { found.withLock { $0[port.number] = port.kind } }
+      guard let identity = controller.ports.first(where: { $0.number == 1 })?.identity else { return }
+      disk.withLock { $0 = (String(decoding: identity.serial, as: UTF8.self), identity.sectorCount) }
+    }
+    #expect(try assembled.run() == .hostRequest)
+    #expect(found.withLock { $0 } == [0: .atapi, 1: .ata, 2: .ata, 3: .none, 4: .none, 5: .atapi])
+    let identity = try #require(disk.withLock { $0 })
+    #expect(identity.serial.hasPrefix("DISK-ONE") && identity.sectorCount == 2048)
   }
 
   @Test func withoutIOThreadsThereIsNothingToSay() throws {

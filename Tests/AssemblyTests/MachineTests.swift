@@ -75,6 +75,17 @@ private final class ImageOnDisk {
     #expect(outcome.console.contains("disk 1"))
   }
 
+  @Test(arguments: [false, true], ["disk=plain", "disk=plain irq=poll"])
+  func testProgramPassesOverAHCI(iothread: Bool, commandLine: String) throws {
+    let images = try (0..<2).map { _ in try ImageOnDisk(byteCount: 1 << 20) }
+    let outcome = try run(
+      ["file=\(images[0].path),if=ahci,cache=none,serial=ABC", "file=\(images[1].path)"], commandLine: commandLine,
+      iothread: iothread)
+    #expect(outcome.failures == 0, "\(outcome.console)")
+    #expect(outcome.ending == .guestExit(status: 1))
+    #expect(outcome.console.contains("disk-serial disk=0 ABC") || outcome.console.contains("disk-serial disk=1 ABC"))
+  }
+
   @Test func imageIsReleasedWhenTheMachineHasRun() throws {
     let image = try ImageOnDisk(byteCount: 1 << 20)
     for iothread in [false, true] {
