@@ -15,6 +15,7 @@ import Testing
     #expect(parsed.waitMode == .poll && parsed.seed == UInt64.max)
     #expect(!parsed.looksForPartitions && parsed.isQuiet && parsed.unknownWordAt == nil)
     #expect(options("") == TestOptions())
+    #expect(options("irq=msi") == options("irq=msix") && options("irq=msi").unknownWordAt == nil)
   }
 
   @Test(arguments: ["seed=", "seed=18446744073709551616", "seed=1x", "irq=", "quietly", "irq=msix=1", "seed=-1"])
