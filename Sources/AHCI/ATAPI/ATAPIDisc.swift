@@ -22,8 +22,8 @@ extension ATAPIDrive {
     let framesMax = UInt64(256 * RawSector.secondsPerMinute * RawSector.framesPerSecond - 1)
     let frames = UInt32(min(UInt64(address) + UInt64(RawSector.pregapBlocks), framesMax))
     let seconds = frames / RawSector.framesPerSecond
-    return seconds / RawSector.secondsPerMinute << 16 | seconds % RawSector.secondsPerMinute << 8
-      | frames % RawSector.framesPerSecond
+    let minute = seconds / RawSector.secondsPerMinute
+    return minute << 16 | (seconds % RawSector.secondsPerMinute) << 8 | frames % RawSector.framesPerSecond
   }
 
   private func append(_ address: UInt32, asTime: Bool, to reply: inout PacketReply) {

@@ -12,7 +12,7 @@ struct PacketCommand {
   /// Byte 0 to 15.
   @inline(__always)
   subscript(index: Int) -> UInt8 {
-    UInt8(truncatingIfNeeded: (index < 8 ? low : high) >> UInt64(index & 7) * 8)
+    UInt8(truncatingIfNeeded: (index < 8 ? low : high) >> (UInt64(index & 7) * 8))
   }
 
   /// Big-endian numbers, as in SCSI all are.

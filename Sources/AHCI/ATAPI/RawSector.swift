@@ -34,7 +34,7 @@ enum RawSector {
 
   /// A number as two decimal digits.
   private static func decimal(_ number: UInt32) -> UInt8 {
-    UInt8(truncatingIfNeeded: number / 10 << 4 | number % 10)
+    UInt8(truncatingIfNeeded: (number / 10) << 4 | number % 10)
   }
 
   // MARK: Error detection
