@@ -13,7 +13,7 @@ import Testing
     String(decoding: words.flatMap { [UInt8($0 >> 8), UInt8($0 & 0xff)] }, as: UTF8.self)
   }
 
-  /// ACS-3 §7.13.
+  /// ACS-3: IDENTIFY PACKET DEVICE.
   @Test func identifyPacketDeviceDescribesACDDriveAndItsSumIsZero() throws {
     var options = ATAPIDriveOptions()
     options.serial = "S1"
@@ -42,7 +42,7 @@ import Testing
     #expect(identity[125] == 0)
   }
 
-  /// ACS-3 §7.12.3, §7.31.3: hosts that take the drive for a disk see its signature.
+  /// ACS-3, IDENTIFY DEVICE and READ SECTOR(S): hosts that take the drive for a disk see its signature.
   @Test(arguments: [0xec, 0x20] as [UInt8])
   func diskCommandsAbortAndLeaveTheSignature(command: UInt8) throws {
     let kit = try ATAPIKit()
@@ -52,7 +52,7 @@ import Testing
     #expect(kit.link.received.isEmpty)
   }
 
-  /// ACS-3 §7.6 and §7.8: no status bit, the diagnostic's code, the signature.
+  /// ACS-3, DEVICE RESET and EXECUTE DEVICE DIAGNOSTIC: no status bit, the diagnostic's code, the signature.
   @Test(arguments: [0x08, 0x90] as [UInt8])
   func resetAndDiagnosticLeaveTheSignatureWithoutStatus(command: UInt8) throws {
     let kit = try ATAPIKit()
@@ -62,7 +62,7 @@ import Testing
     #expect(kit.drive.signature == 0xeb14_0101)
   }
 
-  /// ACS-3 §7.2: Standby until the disc is needed.
+  /// ACS-3, power management feature set: Standby until the disc is needed.
   @Test func powerModeFollowsTheCommands() throws {
     let kit = try ATAPIKit()
     #expect(kit.link.run(0xe5).count == 0xff)
@@ -82,7 +82,7 @@ import Testing
     }
   }
 
-  /// ACS-3 §7.45.8; words 63 and 88 tell the mode.
+  /// ACS-3, SET FEATURES; words 63 and 88 tell the mode.
   @Test func setFeaturesSelectsTransferModes() throws {
     let kit = try ATAPIKit()
     for mode: UInt16 in [0x00, 0x01, 0x08, 0x0c, 0x20, 0x22, 0x40, 0x45] {
@@ -154,7 +154,7 @@ import Testing
     #expect(pio.blockBytes == 12 && !pio.isInput && !pio.interrupts)
   }
 
-  /// ACS-3 §7.18.6: limit, bytes of the answer, bytes of the last block.
+  /// ACS-3, PACKET, byte count limit: limit, bytes of the answer, bytes of the last block.
   @Test(arguments: [
     (2048, 36, 36), (36, 36, 36), (35, 36, 2), (34, 36, 2), (16, 36, 4), (17, 36, 4), (12, 36, 12), (2, 36, 2),
     (0xffff, 36, 36), (0xfffe, 36, 36), (7, 7, 7), (1, 1, 1),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the drive tells of a disc (MMC-6 §6.22 to §6.30).
+// What the drive tells of a disc (MMC-6: READ TOC/PMA/ATIP, READ DISC INFORMATION and others).
 import Testing
 
 @testable import AHCI

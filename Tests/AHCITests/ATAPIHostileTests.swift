@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packets that no driver would send: every one ends once, with an answer that is well-formed, and moves no more than it may.
-// CVE-2015-5154 and CVE-2020-29443 were such packets.
+// Packets that no driver would send: every one ends once, with an answer that is well-formed, and moves no more than it
+// may. CVE-2015-5154 and CVE-2020-29443 were such packets.
 import Testing
 
 @testable import AHCI

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// INQUIRY, REQUEST SENSE and GET CONFIGURATION (SPC-3 §6.4, §6.27; MMC-6 §6.5).
+// INQUIRY, REQUEST SENSE and GET CONFIGURATION (SPC-3 §6.4, §6.27; MMC-6).
 import Testing
 
 @testable import AHCI
@@ -39,7 +39,7 @@ import Testing
     #expect(kit.failure([0x12, 2, 0x00, 0, 255]) == [5, 0x24, 0])
   }
 
-  /// SPC-3 §4.5.1: until it is fetched, or the next command.
+  /// SPC-3 §4.5: until it is fetched, or the next command.
   @Test func senseIsToldOnceAndEndsWithTheNextCommand() throws {
     let kit = try ATAPIKit()
     #expect(kit.packet([0xff]).error == 0x50)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tray and the disc, from the guest's side and from the host's (MMC-6 §6.6, §6.8, §6.12, §6.42).
+// The tray and the disc, from the guest's side and from the host's (MMC-6: START STOP UNIT and others).
 import Testing
 
 @testable import AHCI
@@ -71,7 +71,7 @@ import Testing
     #expect(kit.testUnitReady().status == 0x50)
   }
 
-  /// SPC-3 §4.5.6, MMC-6 §4.1.6.
+  /// SAM-3: unit attention.
   @Test func someCommandsAreServedWhileAChangeIsToBeTold() throws {
     let kit = try ATAPIKit()
     try kit.drive.openTray(force: false)
@@ -122,7 +122,7 @@ import Testing
     #expect(kit.drive.isTrayOpen)
   }
 
-  /// MMC-6 §6.12: each lock is ended by its own kind of command.
+  /// MMC-6, PREVENT ALLOW MEDIUM REMOVAL: each lock is ended by its own kind of command.
   @Test func thePersistentLockIsAnother() throws {
     let kit = try ATAPIKit()
     kit.packet([0x1e, 0, 0, 0, 3])

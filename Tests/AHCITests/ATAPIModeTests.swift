@@ -45,7 +45,7 @@ import Testing
     #expect(kit.failure([0x5a, 0, 0x2a, 1, 0, 0, 0, 1, 0]) == [5, 0x24, 0])
   }
 
-  /// MMC-3 §5.5.10: a tray that the guest may lock.
+  /// MMC-3, CD capabilities and mechanical status page: a tray that the guest may lock.
   @Test func capabilitiesTellOfTheTrayAndItsLock() throws {
     let kit = try ATAPIKit()
     #expect(page(kit, 0x2a)[6] == 0x29)

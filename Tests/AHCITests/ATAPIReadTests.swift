@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading the disc (MMC-6 §6.15 to §6.20) and raw sectors (ECMA-130).
+// Reading the disc (MMC-6: READ, READ CD) and raw sectors (ECMA-130).
 import EventLoop
 import Glibc
 import Testing
@@ -174,7 +174,8 @@ import Testing
     return sector
   }
 
-  /// ECMA-130 §14.2 and §20: two digits each of minute, second, frame; address 0 is at two seconds.
+  /// ECMA-130 §14.2; MMC-6, LBA to MSF translation: two digits each of minute, second, frame; address 0 is at two
+  /// seconds.
   @Test(
     arguments: [
       (0, [0x00, 0x02, 0x00]), (1, [0x00, 0x02, 0x01]), (4349, [0x00, 0x59, 0x74]), (4350, [0x01, 0x00, 0x00]),
