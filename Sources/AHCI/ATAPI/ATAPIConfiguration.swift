@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// GET CONFIGURATION (MMC-6 §5, §6.5).
+/// GET CONFIGURATION (MMC-6: GET CONFIGURATION, Features and Profiles).
 extension ATAPIDrive {
-  /// Profiles (MMC-6 §5.3.1).
+  /// Profiles (MMC-6: Profile List feature).
   private enum Profile {
     static let none: UInt16 = 0x0000
     static let cdROM: UInt16 = 0x0008

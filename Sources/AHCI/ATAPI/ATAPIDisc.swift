@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// What is on the disc: one closed session with one data track, from address 0 to the end (MMC-6 §6.22 to §6.26).
+/// What is on the disc: one closed session with one data track, from address 0 to the end (MMC-6: the
+/// commands by their names).
 extension ATAPIDrive {
   private static let firstTrack: UInt8 = 1
   /// The track number of the lead-out.
@@ -17,13 +18,14 @@ extension ATAPIDrive {
 
   // MARK: Addresses
 
-  /// Minute, second and frame of an address as three bytes; addresses that are too high for them get the highest there is.
+  /// Minute, second and frame of an address as three bytes; addresses that are too high for them get the highest there
+  /// is.
   private func minuteSecondFrame(_ address: UInt32) -> UInt32 {
     let framesMax = UInt64(256 * RawSector.secondsPerMinute * RawSector.framesPerSecond - 1)
     let frames = UInt32(min(UInt64(address) + UInt64(RawSector.pregapBlocks), framesMax))
     let seconds = frames / RawSector.framesPerSecond
-    return seconds / RawSector.secondsPerMinute << 16 | seconds % RawSector.secondsPerMinute << 8
-      | frames % RawSector.framesPerSecond
+    let minute = seconds / RawSector.secondsPerMinute
+    return minute << 16 | (seconds % RawSector.secondsPerMinute) << 8 | frames % RawSector.framesPerSecond
   }
 
   private func append(_ address: UInt32, asTime: Bool, to reply: inout PacketReply) {
@@ -122,7 +124,7 @@ extension ATAPIDrive {
 
   // MARK: READ DVD STRUCTURE
 
-  /// Structures of a DVD (MMC-6 §6.22).
+  /// Structures of a DVD (MMC-6: READ DISC STRUCTURE).
   private enum Structure {
     static let physicalFormat: UInt8 = 0x00
     static let copyright: UInt8 = 0x01

@@ -19,8 +19,8 @@ public struct ATAPIDriveOptions: Sendable {
 /// Here are its state and what each ATA command leads to; packet commands are in extensions by theme. Belongs to the
 /// machine lock, as its port does.
 ///
-/// After power-on a disc that is in the drive is ready at once: the drive reports no unit attention for resets (6/29h), as
-/// guests of emulated drives expect it. A change of the disc is reported even if a reset came in between.
+/// After power-on a disc that is in the drive is ready at once: the drive reports no unit attention for resets (6/29h),
+/// as guests of emulated drives expect it. A change of the disc is reported even if a reset came in between.
 public final class ATAPIDrive: SATADevice {
   /// Tells that the tray has moved, by the guest's or the host's doing: true for open. Called before the command that
   /// moved it ends, with the machine lock held.
@@ -34,7 +34,7 @@ public final class ATAPIDrive: SATADevice {
   var disc: BlockBackend?
   /// Whole blocks of the disc.
   var blockCount: UInt32 = 0
-  /// Whether the tray is out.
+  /// Whether the tray is out. Machine lock held.
   public internal(set) var isTrayOpen = false
   /// The guest prevents removal until it allows it, or until a hard reset; for ever for the persistent kind.
   var isRemovalPrevented = false, isRemovalPreventedPersistently = false
@@ -88,7 +88,7 @@ public final class ATAPIDrive: SATADevice {
     dmaMode = Self.dmaModeDefault
   }
 
-  /// SRST and DEVICE RESET end commands; what the guest has set up stays (ACS-3 §4.3, §7.6).
+  /// SRST and DEVICE RESET end commands; what the guest has set up stays (ACS-3: DEVICE RESET).
   override func softReset() {
     sense = .none
     isInStandby = false
@@ -118,7 +118,7 @@ public final class ATAPIDrive: SATADevice {
     case Opcode.packet: return executePacket(slot)
     case Opcode.identifyPacketDevice: return identifyPacketDevice(slot)
     case Opcode.identifyDevice, Opcode.readSectors:
-      // Hosts tell packet devices from disks by what this leaves (ACS-3 §7.12.3, §7.31.3).
+      // Hosts tell packet devices from disks by what this leaves (ACS-3: IDENTIFY DEVICE, READ SECTOR(S)).
       answerSignature(slot)
       slot.pointee.fail(ATAError.abort)
     case Opcode.deviceReset:
@@ -140,27 +140,28 @@ public final class ATAPIDrive: SATADevice {
     readEnded(slot, result: result)
   }
 
-  /// What CHECK POWER MODE answers (ACS-3 §7.2).
+  /// What CHECK POWER MODE answers (ACS-3: CHECK POWER MODE).
   private enum PowerMode {
     static let standby: UInt16 = 0x00
     static let active: UInt16 = 0xff
   }
 
-  /// Puts the signature into the registers (ACS-3 §9.1, table of device signatures).
+  /// Puts the signature into the registers (ACS-3: table of device signatures).
   private func answerSignature(_ slot: UnsafeMutablePointer<CommandSlot>) {
     slot.pointee.answer.count = UInt16(signature & 0xff)
     slot.pointee.answer.lba = UInt64(signature >> 8)
     slot.pointee.answer.device = 0
   }
 
-  /// A packet device shows no status bit after its diagnostic: DRDY comes with the first packet command (ACS-3 §7.6.4).
+  /// A packet device shows no status bit after its diagnostic: DRDY comes with the first packet command (ACS-3: EXECUTE
+  /// DEVICE DIAGNOSTIC, DEVICE RESET).
   private func answerDiagnostic(_ slot: UnsafeMutablePointer<CommandSlot>) {
     answerSignature(slot)
     slot.pointee.answer.status = 0
     slot.pointee.answer.error = ATAError.diagnosticPassed
   }
 
-  /// SET FEATURES knows transfer modes alone (ACS-3 §7.45.8).
+  /// SET FEATURES knows transfer modes alone (ACS-3: SET FEATURES, set transfer mode).
   private func setFeatures(_ slot: UnsafeMutablePointer<CommandSlot>) {
     let setTransferMode: UInt16 = 0x03
     guard slot.pointee.fis.features & 0xff == setTransferMode else { return slot.pointee.fail(ATAError.abort) }

@@ -57,13 +57,13 @@ extension ATAPIDrive {
     data.storeBytes(of: value.littleEndian, toByteOffset: word * 2, as: UInt16.self)
   }
 
-  /// ASCII in pairs whose first character is the high byte, padded with spaces (ACS-3 §3.4.9).
+  /// ASCII in pairs whose first character is the high byte, padded with spaces (ACS-3: ATA string convention).
   private func put(_ text: String, at word: Int, words: Int, in data: UnsafeMutableRawBufferPointer) {
     for index in 0..<words * 2 { data[word * 2 + index] = UInt8(ascii: " ") }
     for (index, character) in text.utf8.prefix(words * 2).enumerated() { data[word * 2 + (index ^ 1)] = character }
   }
 
-  /// Makes the last word the checksum: the sum of all bytes is 0 then (ACS-3 §7.12.7.86).
+  /// Makes the last word the checksum: the sum of all bytes is 0 then (ACS-3: IDENTIFY DEVICE, word 255).
   private func seal(_ data: UnsafeMutableRawBufferPointer) {
     data[data.count - 2] = 0xa5
     data[data.count - 1] = 0 &- data.dropLast().reduce(0, &+)

@@ -44,7 +44,7 @@ extension ATAPIDrive {
     reply.setLength16(at: 2, after: 4)
   }
 
-  /// One designator: ASCII that begins with the vendor (SPC-3 §7.6.3.4).
+  /// One designator: ASCII that begins with the vendor (SPC-3 §7.6.3: T10 vendor ID based).
   private func appendDesignator(_ reply: inout PacketReply) {
     let serial = options.serial.utf8.prefix(20).count
     reply.append([0x02, 0x01, 0x00, UInt8(8 + 16 + serial)])
@@ -53,7 +53,7 @@ extension ATAPIDrive {
     reply.append(options.serial, width: serial)
   }
 
-  /// Sense data in fixed format of the packet command before, once (SPC-3 §4.5.3). A change of the disc that no command
+  /// Sense data in fixed format of the packet command before, once (SPC-3 §4.5). A change of the disc that no command
   /// has failed with yet is kept for one that does.
   func requestSense(_ command: PacketCommand, _ slot: UnsafeMutablePointer<CommandSlot>) {
     let wantsDescriptors = command[1] & 0x01 != 0

@@ -43,7 +43,8 @@ extension ATAPIDrive {
   /// Whether the guest prevents the disc's removal (MMC-6, PREVENT ALLOW MEDIUM REMOVAL).
   public var isLocked: Bool { isRemovalPrevented || isRemovalPreventedPersistently }
 
-  /// Opens the tray; a tray that is open stays so. Reads under way go on: the disc is in the drive until `removeMedium`.
+  /// Opens the tray; a tray that is open stays so. Reads under way go on: the disc is in the drive until
+  /// `removeMedium`.
   /// - Parameter force: even if the guest has locked it, which ends the lock.
   /// - Throws: `locked`; the guest hears of the wish by its next GET EVENT STATUS NOTIFICATION.
   public func openTray(force: Bool) throws(ATAPITrayError) {
@@ -67,8 +68,8 @@ extension ATAPIDrive {
     moveTray(open: false)
   }
 
-  /// Puts a disc on the open tray; `closeTray`, or the guest, takes it in. The drive keeps `backend`, which must be on the
-  /// machine's main loop, until `removeMedium`.
+  /// Puts a disc on the open tray; `closeTray`, or the guest, takes it in. The drive keeps `backend`, which must be on
+  /// the machine's main loop, until `removeMedium`.
   /// - Throws: `trayClosed` or `occupied`.
   public func insert(_ backend: BlockBackend) throws(ATAPITrayError) {
     guard isTrayOpen else { throw .trayClosed }
@@ -150,7 +151,7 @@ extension ATAPIDrive {
 
   // MARK: START STOP UNIT
 
-  /// Ejects and loads; starting, stopping and power conditions have nothing to do (MMC-6 §6.42).
+  /// Ejects and loads; starting, stopping and power conditions have nothing to do (MMC-6: START STOP UNIT).
   func startStopUnit(_ command: PacketCommand, _ slot: UnsafeMutablePointer<CommandSlot>) {
     let powerCondition = command[4] >> 4
     let movesTray = command[4] & 0x02 != 0
@@ -163,7 +164,8 @@ extension ATAPIDrive {
 
   // MARK: PREVENT ALLOW MEDIUM REMOVAL
 
-  /// Two locks, of which the persistent one is the guest's way to hear of the eject button (MMC-6 §6.12).
+  /// Two locks, of which the persistent one is the guest's way to hear of the eject button (MMC-6: PREVENT
+  /// ALLOW MEDIUM REMOVAL).
   func preventAllowMediumRemoval(_ command: PacketCommand, _ slot: UnsafeMutablePointer<CommandSlot>) {
     let prevents = command[4] & 0x01 != 0
     let isPersistent = command[4] & 0x02 != 0
@@ -176,7 +178,7 @@ extension ATAPIDrive {
   /// Classes of events, one bit each: media alone.
   private static let mediaClass: UInt8 = 4
 
-  /// Polled only; an event that was told is gone (MMC-6 §6.6).
+  /// Polled only; an event that was told is gone (MMC-6: GET EVENT STATUS NOTIFICATION).
   func getEventStatusNotification(_ command: PacketCommand, _ slot: UnsafeMutablePointer<CommandSlot>) {
     let isPolled = command[1] & 0x01 != 0
     guard isPolled else { return check(.invalidField, slot) }
@@ -206,7 +208,7 @@ extension ATAPIDrive {
 
   // MARK: MECHANISM STATUS
 
-  /// A drive that is idle and changes no discs (MMC-6 §6.8).
+  /// A drive that is idle and changes no discs (MMC-6: MECHANISM STATUS).
   func mechanismStatus(_ command: PacketCommand, _ slot: UnsafeMutablePointer<CommandSlot>) {
     var reply = makeReply()
     reply.append(UInt8(0))

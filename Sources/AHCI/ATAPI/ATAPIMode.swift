@@ -21,15 +21,15 @@ struct ModePage {
     current = defaults
   }
 
-  /// Capabilities and mechanical status (MMC-3 §5.5.10).
+  /// Capabilities and mechanical status (MMC-3: CD capabilities and mechanical status page).
   static let capabilities: UInt8 = 0x2a
 
   /// The pages of a drive, by code.
   static func ofDrive() -> [ModePage] {
     [
-      // Read error recovery (MMC-6 §7.3): its flags, and the number of retries.
+      // Read error recovery (MMC-6): its flags, and the number of retries.
       ModePage(0x01, [0, 5, 0, 0, 0, 0, 0, 0, 0, 0], changeable: [2: 0xff, 3: 0xff]),
-      // CD audio control (MMC-3 §5.5.8): two ports at full volume, which the guest may turn.
+      // CD audio control (MMC-3): two ports at full volume, which the guest may turn.
       ModePage(
         0x0e, [0x04, 0, 0, 0, 0, 75, 1, 0xff, 2, 0xff, 0, 0, 0, 0],
         changeable: [8: 0x0f, 9: 0xff, 10: 0x0f, 11: 0xff]),

@@ -12,7 +12,7 @@ struct PacketCommand {
   /// Byte 0 to 15.
   @inline(__always)
   subscript(index: Int) -> UInt8 {
-    UInt8(truncatingIfNeeded: (index < 8 ? low : high) >> (8 * UInt64(index & 7)))
+    UInt8(truncatingIfNeeded: (index < 8 ? low : high) >> (UInt64(index & 7) * 8))
   }
 
   /// Big-endian numbers, as in SCSI all are.
@@ -26,7 +26,7 @@ struct PacketCommand {
   func uint32(at index: Int) -> UInt32 { UInt32(uint16(at: index)) << 16 | UInt32(uint16(at: index + 2)) }
 }
 
-/// Bits of the features register of PACKET (ACS-3 §7.18.3).
+/// Bits of the features register of PACKET (ACS-3: PACKET).
 enum PacketFeature {
   /// The data move by DMA.
   static let dma: UInt16 = 0x01
@@ -58,7 +58,8 @@ enum PacketOpcode {
   static let mechanismStatus: UInt8 = 0xbd
   static let readCD: UInt8 = 0xbe
 
-  /// Commands that a unit attention does not keep from being executed (SPC-3 §4.5.6, MMC-6 §4.1.6).
+  /// Commands that a unit attention does not keep from being executed (SAM-3: unit attention; MMC-6: the
+  /// commands themselves).
   @inline(__always)
   static func ignoresAttention(_ opcode: UInt8) -> Bool {
     switch opcode {
@@ -79,7 +80,7 @@ enum PacketOpcode {
   }
 }
 
-/// PACKET (ACS-3 §7.18): the checks that all packet commands share, and where each goes from here.
+/// PACKET (ACS-3): the checks that all packet commands share, and where each goes from here.
 extension ATAPIDrive {
   @inline(__always)
   func executePacket(_ slot: UnsafeMutablePointer<CommandSlot>) {
@@ -88,7 +89,7 @@ extension ATAPIDrive {
     guard slot.pointee.fis.features & PacketFeature.overlapped == 0 else { return abort(slot) }
     let command = PacketCommand(slot.pointee.packet)
     let opcode = command[0]
-    // Sense data live until the next command, unless that is the one that fetches them (SPC-3 §4.5.1).
+    // Sense data live until the next command, unless that is the one that fetches them (SPC-3 §4.5).
     if opcode != PacketOpcode.requestSense { sense = .none }
     if !PacketOpcode.ignoresAttention(opcode), let reason = takeAttention() { return check(reason, slot) }
     if PacketOpcode.needsMedium(opcode) {

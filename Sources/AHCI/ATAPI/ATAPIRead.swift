@@ -2,7 +2,7 @@
 import Block
 import Glibc
 
-/// Reading the disc: READ (10) and (12), SEEK, READ CD (MMC-6 §6.15 to §6.20).
+/// Reading the disc: READ (10) and (12), SEEK, READ CD (MMC-6: the commands by their names).
 extension ATAPIDrive {
   /// Bytes of a block, the unit of addresses.
   static let blockBytes: UInt64 = 2048

@@ -16,7 +16,7 @@ struct PacketReply {
     count += 1
   }
 
-  /// Numbers are big-endian (SPC-3 §3.4).
+  /// Numbers are big-endian (SPC-3 §3).
   mutating func append16(_ value: UInt16) {
     append(UInt8(truncatingIfNeeded: value >> 8))
     append(UInt8(truncatingIfNeeded: value))
@@ -65,7 +65,7 @@ struct PacketReply {
   }
 }
 
-/// How packet commands end, and how their data move (ACS-3 §7.18; SATA 3.3 §11.7 to §11.11).
+/// How packet commands end, and how their data move (ACS-3: PACKET; SATA 3.3: device command layer protocol).
 extension ATAPIDrive {
   /// What the count register tells at the end: a status, from the device to the host (interrupt reason I/O and C/D).
   private static let endOfCommand: UInt16 = 0x3
@@ -101,9 +101,9 @@ extension ATAPIDrive {
 
   /// Settles in which PIO blocks `byteCount` bytes are going to move, before any does.
   ///
-  /// Every block but the last is as long as the byte count limit says (ACS-3 §7.18.6): FFFFh means FFFEh, and an odd limit
-  /// that is too short for all goes down to the even number below. Where that leaves no bytes at all (limits 0 and 1), the
-  /// command is aborted, as IDENTIFY word 125 being 0 says. DMA knows no limit.
+  /// Every block but the last is as long as the byte count limit says (ACS-3: PACKET, byte count limit): FFFFh means
+  /// FFFEh, and an odd limit that is too short for all goes down to the even number below. Where that leaves no bytes
+  /// at all (limits 0 and 1), the command is aborted, as IDENTIFY word 125 being 0 says. DMA knows no limit.
   /// - Returns: whether they can move; if not, the command has ended.
   @inline(__always)
   func beginData(_ byteCount: UInt64, isInput: Bool, _ slot: UnsafeMutablePointer<CommandSlot>) -> Bool {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A sector of a CD-ROM data track in mode 1, as it is on the disc before scrambling (ECMA-130 §14, annexes A and B).
+/// A sector of a CD-ROM data track in mode 1, as it is on the disc before scrambling (ECMA-130 §14 and annex A).
 enum RawSector {
   /// Bytes of a sector.
   static let byteCount = 2352
-  /// Where the parts begin: the address and the mode after the sync pattern, the user data, the error detection code over
-  /// all before it, 8 bytes of zeroes, and the P and Q parities.
+  /// Where the parts begin: the address and the mode after the sync pattern, the user data, the error detection code
+  /// over all before it, 8 bytes of zeroes, and the P and Q parities.
   static let headerOffset = 12, userDataOffset = 16, detectionOffset = 2064, reservedOffset = 2068
   static let parityPOffset = 2076, parityQOffset = 2248
-  /// Blocks before the one at address 0: two seconds (ECMA-130 §20).
+  /// Blocks before the one at address 0: two seconds (MMC-6: LBA to MSF translation).
   static let pregapBlocks: UInt32 = 150
   /// Blocks of a second, and seconds of a minute.
   static let framesPerSecond: UInt32 = 75, secondsPerMinute: UInt32 = 60
@@ -34,7 +34,7 @@ enum RawSector {
 
   /// A number as two decimal digits.
   private static func decimal(_ number: UInt32) -> UInt8 {
-    UInt8(truncatingIfNeeded: number / 10 << 4 | number % 10)
+    UInt8(truncatingIfNeeded: (number / 10) << 4 | number % 10)
   }
 
   // MARK: Error detection
