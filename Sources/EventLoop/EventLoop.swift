@@ -220,11 +220,14 @@ public final class EventLoop: @unchecked Sendable {
     return runQueuedWork() || progress
   }
 
-  /// Handles what is ready now, without a wait.
+  /// Handles what is ready now, without a wait. Handing over to the kernel takes its time, so others are let in meanwhile.
   private func look() -> Bool {
     applyChanges()
     monitor.prepare(timeoutNs: 0)
+    let lends = isLent && monitor.handsOver
+    if lends { beforeSleep() }
     monitor.wait(timeoutNs: 0)
+    if lends { afterSleep() }
     return collectAndDispatch()
   }
 

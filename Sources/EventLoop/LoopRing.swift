@@ -118,10 +118,15 @@ public final class LoopRing {
     entry.pointee.user_data = userData(client: client, token: token)
     queuedCount += 1
     let isOnLoop = loop.isOnLoop
-    if isOnLoop && queuedCount >= submitBatchMax {
+    if isOnLoop && (submitsWithWait ? queuedCount == submitBatchMax : queuedCount >= submitBatchMax) {
+      // Where there are more, a vCPU has queued them, and the next wait hands them over, in pieces.
       submit()
-    } else if !(isOnLoop && submitsWithWait) {
+    } else if !submitsWithWait {
       submitter.deferToBatchEnd()
+    } else if !isOnLoop {
+      // The sleeping loop's next wait hands over what a vCPU has queued, outside the machine lock; without this it
+      // would sleep on till its next timer (the lost wakeup of QEMU's AHCI).
+      loop.notifier.notify()
     }
   }
 
@@ -171,9 +176,15 @@ public final class LoopRing {
     return queuedCount > 0 ? port.flush() : 0
   }
 
-  /// After a wait that handed over `toSubmit` entries and ended with `result`: -EINTR and -ETIME are as good as any other
+  /// After a wait for which `toSubmit` entries were to be handed over: so many were, before a last call ended with
+  /// `result`: -EINTR and -ETIME are as good as any other
   /// end, since the loop looks at everything anyway.
-  func waited(_ result: Int32, toSubmit: UInt32) {
+  func waited(_ result: Int32, toSubmit: UInt32, handedOver: UInt32) {
+    if handedOver > 0 {
+      submitCount += UInt64((handedOver + submitBatchMax - 1) / submitBatchMax)
+      _ = submitted(Int32(handedOver))
+    }
+    let toSubmit = toSubmit - handedOver
     if toSubmit > 0 { submitCount += 1 }
     let isOver = result == -EINTR || result == -ETIME || (result == 0 && toSubmit == 0)
     if !isOver { _ = submitted(result) }

@@ -26,6 +26,8 @@ final class RingMonitor: DescriptorMonitor {
   // Second step of a wait: handed over, and what the kernel said.
   private var toSubmit: UInt32 = 0
   private var result: Int32?
+  // Of these, handed over before the call that waits.
+  private var handedOver: UInt32 = 0
   // For kernels whose wait takes no time: read by the kernel when the entry is submitted.
   private let time = UnsafeMutablePointer<__kernel_timespec>.allocate(capacity: 1)
   private var hasRefused = false
@@ -55,6 +57,8 @@ final class RingMonitor: DescriptorMonitor {
     if wanted != 0 { toArm.append(list.token(of: handler)) }
     return wanted
   }
+
+  override var handsOver: Bool { toSubmit > 0 }
 
   override func prepare(timeoutNs: UInt64?) {
     if !toRemove.isEmpty { removeEntries() }
@@ -105,12 +109,22 @@ final class RingMonitor: DescriptorMonitor {
   /// A wait that must not block needs no system call where nothing is to be handed over: completions are in memory.
   override func wait(timeoutNs: UInt64?) {
     if timeoutNs == 0 && toSubmit == 0 { return }
-    result = ring.port.enter(toSubmit: toSubmit, waitFor: timeoutNs == 0 ? 0 : 1, timeoutNs: timeoutNs)
+    // What a vCPU has queued comes as a whole; the disk should have its first request while the rest are handed over.
+    while toSubmit - handedOver > ring.submitBatchMax {
+      let answer = ring.port.enter(toSubmit: ring.submitBatchMax, waitFor: 0, timeoutNs: 0)
+      guard answer > 0 else {
+        result = answer
+        return
+      }
+      handedOver += UInt32(answer)
+    }
+    result = ring.port.enter(toSubmit: toSubmit - handedOver, waitFor: timeoutNs == 0 ? 0 : 1, timeoutNs: timeoutNs)
   }
 
   override func collect() {
-    if let result { ring.waited(result, toSubmit: toSubmit) }
+    if let result { ring.waited(result, toSubmit: toSubmit, handedOver: handedOver) }
     result = nil
+    handedOver = 0
     _ = ring.reap()
   }
 
