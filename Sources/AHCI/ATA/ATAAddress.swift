@@ -104,7 +104,7 @@ extension ATADrive {
     } else {
       answerAddress28(end28 - 1, slot)
     }
-    link.finish(slot)
+    finish(slot)
   }
 
   /// INITIALIZE DEVICE PARAMETERS of ATA/ATAPI-5: sectors of a track in the count, the last head in the device register.
@@ -114,13 +114,13 @@ extension ATADrive {
     let heads = UInt64(slot.pointee.fis.device & ATADeviceRegister.highNibble) + 1
     geometry = ATAGeometry(sectorCount: sectorCount, heads: heads, sectors: sectors)
     isIdentityStale = true
-    link.finish(slot)
+    finish(slot)
   }
 
   /// SEEK of ATA/ATAPI-6: nothing moves, but the address is checked.
   func seek(_ slot: UnsafeMutablePointer<CommandSlot>) {
     guard let lba = address28(slot) else { return fail(slot, ATAError.addressNotFound) }
     guard lba < end28 else { return failAddress(slot, lba: lba, end: end28) }
-    link.finish(slot)
+    finish(slot)
   }
 }

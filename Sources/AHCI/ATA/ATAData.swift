@@ -78,10 +78,10 @@ extension ATADrive {
     if operation == .write && disk.isReadOnly { return fail(slot, ATAError.abort) }
     power = .active
     slot.pointee.phase = (operation == .read ? Step.read : Step.write).rawValue
+    // Sectors of 512 bytes; both fit, since the range is within 48 bits.
+    let (offset, byteCount) = (lba &* Self.sectorBytes, count &* Self.sectorBytes)
     linkReference.unsafelyUnwrapped._withUnsafeGuaranteedRef {
-      $0.transfer(
-        operation, of: disk, offset: lba * Self.sectorBytes, byteCount: count * Self.sectorBytes, durable: durable,
-        for: slot)
+      $0.transfer(operation, of: disk, offset: offset, byteCount: byteCount, durable: durable, for: slot)
     }
   }
 
@@ -120,7 +120,7 @@ extension ATADrive {
     slot.pointee.deviceLeft -= piece
     if slot.pointee.deviceLeft > 0 { return submitVerify(slot) }
     freeBuffer(slot)
-    link.finish(slot)
+    finish(slot)
   }
 
   private func submitVerify(_ slot: UnsafeMutablePointer<CommandSlot>) {
@@ -133,7 +133,7 @@ extension ATADrive {
     request.pointee.byteCount = piece
     request.pointee.iovecs = slot.pointee.iovecs
     request.pointee.iovecCount = 1
-    link.submit(to: disk, for: slot)
+    submit(slot)
   }
 
   // MARK: Flushing
@@ -146,6 +146,6 @@ extension ATADrive {
     request.pointee.offset = 0
     request.pointee.byteCount = 0
     request.pointee.iovecCount = 0
-    link.submit(to: disk, for: slot)
+    submit(slot)
   }
 }

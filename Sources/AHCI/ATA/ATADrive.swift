@@ -175,7 +175,7 @@ public final class ATADrive: SATADevice {
     case ATACommand.readVerify, ATACommand.readVerifyOnce: verify28(slot)
     case ATACommand.readVerifyExt: verify48(slot)
     case ATACommand.seek: seek(slot)
-    case ATACommand.recalibrate: link.finish(slot)
+    case ATACommand.recalibrate: finish(slot)
     case ATACommand.initializeParameters: initializeParameters(slot)
     case ATACommand.dataSetManagement: manageData(slot)
     case ATACommand.identifyDevice: identify(slot)
@@ -212,8 +212,7 @@ public final class ATADrive: SATADevice {
     case .trim: trimNext(slot)
     case .flushBeforeStandby: rest(slot, .standby)
     case .flushBeforeSleep: rest(slot, .sleep)
-    case .read, .write, .flush, nil:
-      linkReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.finish(slot) }
+    case .read, .write, .flush, nil: finish(slot)
     }
   }
 
@@ -236,13 +235,25 @@ public final class ATADrive: SATADevice {
     fail(slot, ATAError.register(result: result, operation: isRead ? .read : .write))
   }
 
+  /// Ends the command.
+  @inline(__always)
+  func finish(_ slot: UnsafeMutablePointer<CommandSlot>) {
+    linkReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.finish(slot) }
+  }
+
+  /// Submits the slot's request as it is.
+  @inline(__always)
+  func submit(_ slot: UnsafeMutablePointer<CommandSlot>) {
+    linkReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.submit(to: disk, for: slot) }
+  }
+
   /// Ends the command with an error. No PIO set-up FIS goes before it, since no block of data was ready.
   @inline(never)
   func fail(_ slot: UnsafeMutablePointer<CommandSlot>, _ error: UInt8) {
     slot.pointee.pio = PIOSetup()
     freeBuffer(slot)
     slot.pointee.fail(error)
-    link.finish(slot)
+    finish(slot)
   }
 
   func freeBuffer(_ slot: UnsafeMutablePointer<CommandSlot>) {

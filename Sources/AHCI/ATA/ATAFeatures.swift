@@ -48,7 +48,7 @@ extension ATADrive {
     default: return fail(slot, ATAError.abort)
     }
     isIdentityStale = true
-    link.finish(slot)
+    finish(slot)
   }
 
   /// The command succeeds when all that the cache held is on the medium; writes that come from here on are durable each.
@@ -56,7 +56,7 @@ extension ATADrive {
     let wasEnabled = disk.writeCacheEnabled
     disk.writeCacheEnabled = false
     isIdentityStale = true
-    if wasEnabled { flush(slot, then: .flush) } else { link.finish(slot) }
+    if wasEnabled { flush(slot, then: .flush) } else { finish(slot) }
   }
 
   /// Subcommand 03h: the kind of mode in the upper five bits, its number in the lower three.
@@ -85,7 +85,7 @@ extension ATADrive {
     guard count <= ATAFeatures.multipleSectorsMax, count & (count &- 1) == 0 else { return fail(slot, ATAError.abort) }
     features.multipleSectors = count
     isIdentityStale = true
-    link.finish(slot)
+    finish(slot)
   }
 
   /// EXECUTE DEVICE DIAGNOSTIC: all is well, and the registers have the signature of a disk (ACS-3 §7, EXECUTE DEVICE
@@ -93,6 +93,6 @@ extension ATADrive {
   func diagnose(_ slot: UnsafeMutablePointer<CommandSlot>) {
     slot.pointee.answer = TaskFile(
       error: ATAError.diagnosticPassed, lba: UInt64(signature >> 8), count: UInt16(signature & 0xff))
-    link.finish(slot)
+    finish(slot)
   }
 }

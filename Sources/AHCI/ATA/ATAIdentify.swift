@@ -38,7 +38,7 @@ extension ATADrive {
   func identify(_ slot: UnsafeMutablePointer<CommandSlot>) {
     _ = link.send(UnsafeRawBufferPointer(start: currentIdentity, count: IdentifyWords.byteCount), for: slot)
     setPIOInput(slot)
-    link.finish(slot)
+    finish(slot)
   }
 
   /// The words, made anew where something has changed.

@@ -37,7 +37,7 @@ extension ATADrive {
     }
     if address == Log.queueError { queueFailure = nil }
     if isPIO { setPIOInput(slot) }
-    link.finish(slot)
+    finish(slot)
   }
 
   private func fill(_ log: UInt8, page number: UInt64) {
@@ -118,7 +118,7 @@ extension ATADrive {
     fill()
     _ = link.send(UnsafeRawBufferPointer(start: page, count: Int(Self.sectorBytes)), for: slot)
     setPIOInput(slot)
-    link.finish(slot)
+    finish(slot)
   }
 
   /// The PIO set-up FIS for blocks of 512 bytes to the host.

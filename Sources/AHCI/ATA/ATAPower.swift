@@ -8,11 +8,11 @@
 extension ATADrive {
   func checkPowerMode(_ slot: UnsafeMutablePointer<CommandSlot>) {
     slot.pointee.answer.count = UInt16(power.rawValue)
-    link.finish(slot)
+    finish(slot)
   }
 
   func rest(_ slot: UnsafeMutablePointer<CommandSlot>, _ mode: PowerMode) {
     power = mode
-    link.finish(slot)
+    finish(slot)
   }
 }

@@ -58,7 +58,7 @@ extension ATADrive {
     case Subcommand.returnStatus: break
     default: return fail(slot, ATAError.abort)
     }
-    link.finish(slot)
+    finish(slot)
   }
 
   private func setSmart(_ isEnabled: Bool) {

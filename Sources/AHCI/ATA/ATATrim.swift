@@ -51,10 +51,10 @@ extension ATADrive {
       request.pointee.offset = lba * Self.sectorBytes
       request.pointee.byteCount = count * Self.sectorBytes
       request.pointee.iovecCount = 0
-      return link.submit(to: disk, for: slot)
+      return submit(slot)
     }
     freeBuffer(slot)
-    link.finish(slot)
+    finish(slot)
   }
 
   /// A range: 48 bits of address, 16 of length.
