@@ -39,7 +39,7 @@ class DescriptorMonitor {
   /// - Parameter timeoutNs: the second step's.
   func prepare(timeoutNs: UInt64?) {}
 
-  /// Between the steps: whether the second one hands entries to the kernel, which takes its time.
+  /// Between the steps: whether the second one hands over many entries to the kernel, which takes its time.
   var handsOver: Bool { false }
 
   /// Second step: waits until a descriptor is ready or the time is over; nil waits without end.

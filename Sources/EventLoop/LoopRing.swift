@@ -181,7 +181,7 @@ public final class LoopRing {
   /// end, since the loop looks at everything anyway.
   func waited(_ result: Int32, toSubmit: UInt32, handedOver: UInt32) {
     if handedOver > 0 {
-      submitCount += UInt64((handedOver + submitBatchMax - 1) / submitBatchMax)
+      submitCount += UInt64(handedOver / submitBatchMax)
       _ = submitted(Int32(handedOver))
     }
     let toSubmit = toSubmit - handedOver

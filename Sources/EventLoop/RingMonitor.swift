@@ -58,7 +58,7 @@ final class RingMonitor: DescriptorMonitor {
     return wanted
   }
 
-  override var handsOver: Bool { toSubmit > 0 }
+  override var handsOver: Bool { toSubmit > ring.submitBatchMax }
 
   override func prepare(timeoutNs: UInt64?) {
     if !toRemove.isEmpty { removeEntries() }
@@ -112,11 +112,11 @@ final class RingMonitor: DescriptorMonitor {
     // What a vCPU has queued comes as a whole; the disk should have its first request while the rest are handed over.
     while toSubmit - handedOver > ring.submitBatchMax {
       let answer = ring.port.enter(toSubmit: ring.submitBatchMax, waitFor: 0, timeoutNs: 0)
-      guard answer > 0 else {
+      guard answer == Int32(ring.submitBatchMax) else {
         result = answer
         return
       }
-      handedOver += UInt32(answer)
+      handedOver += ring.submitBatchMax
     }
     result = ring.port.enter(toSubmit: toSubmit - handedOver, waitFor: timeoutNs == 0 ? 0 : 1, timeoutNs: timeoutNs)
   }

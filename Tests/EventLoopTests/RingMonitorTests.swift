@@ -248,6 +248,43 @@ private final class NoopClient: RingClient {
     handlers.forEach(loop.remove)
   }
 
+  /// The lost wakeup (known failure 53): what a vCPU queues while the loop sleeps is announced, and handed over in pieces, so
+  /// that the disk has its first request early; the last piece goes with the wait.
+  @Test func whatAVCPUQueuesIsAnnouncedAndHandedOverInPieces() throws {
+    let client = NoopClient()
+    let number = ring.register(client)
+    let notifications = loop.wakeStatistics.notifications
+    loop.claim()
+    var hasQueued = false
+    // Lent to the vCPU's thread while this one waits for it.
+    nonisolated(unsafe) let ring = ring
+    loop.setSleepHooks(
+      before: {
+        if hasQueued { return }
+        hasQueued = true
+        let vcpu = try? HostThread(name: "vcpu") { [loop] in
+          loop.beginBatch()
+          for token in UInt64(0)..<5 {
+            let entry = ring.takeEntry()
+            io_uring_prep_nop(entry)
+            ring.enqueue(entry, client: number, token: token)
+          }
+          loop.endBatch()
+        }
+        vcpu?.join()
+      }, after: {})
+    loop.runOnce(mayBlock: true)
+    #expect(loop.wakeStatistics.notifications == notifications + 5)
+    kernel.calls = []
+    loop.runOnce(mayBlock: true)
+    #expect(kernel.calls.map(\.toSubmit) == [2, 2, 1])
+    #expect(kernel.calls.map(\.waitFor) == [0, 0, 1])
+    #expect(ring.queuedCount == 0)
+    loop.removeSleepHooks()
+    loop.release()
+    ring.unregister(number)
+  }
+
   @Test func moreHandlersThanTheSubmissionQueueHasEntriesAreAllArmed() {
     let handlers = (0..<300).map { NotingHandler(descriptor: 1_001_000 + $0) }
     handlers.forEach(loop.add)
