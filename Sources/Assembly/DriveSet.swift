@@ -42,7 +42,6 @@ final class DriveSet {
     guard virtioCount <= Self.chipsetSlot - Self.firstDiskSlot else {
       throw SetupError("--drive: \(virtioCount) virtio drives do not fit on the PCI bus; 28 do")
     }
-    machine.attach(ahci)
     for (drive, port) in zip(configuration.drives, ports) {
       if let port {
         try connect(drive, to: port, configuration)
@@ -50,6 +49,8 @@ final class DriveSet {
         try addVirtioDisk(drive, configuration)
       }
     }
+    // After its drives: what is connected later counts as hot plug.
+    machine.attach(ahci)
   }
 
   private func addVirtioDisk(_ drive: DriveConfiguration, _ configuration: MachineConfiguration) throws {
@@ -81,8 +82,10 @@ final class DriveSet {
     case .disk:
       ahci.connect(ATADrive(backend: try makeBackend(drive, loop: machine.mainLoop)), to: port)
     case .cdrom:
-      let isEmpty = drive.source == .empty
-      ahci.connect(ATAPIDrive(backend: isEmpty ? nil : try makeBackend(drive, loop: machine.mainLoop)), to: port)
+      var options = ATAPIDriveOptions()
+      options.serial = drive.serial.isEmpty ? "SPINDLE-DVD-\(port)" : drive.serial
+      let backend = drive.source == .empty ? nil : try makeBackend(drive, loop: machine.mainLoop)
+      ahci.connect(ATAPIDrive(backend: backend, options: options), to: port)
     }
   }
 

@@ -190,6 +190,26 @@ import Testing
     #expect(try kit.moved() == 512)
   }
 
+  /// The same for packet commands: a CD's blocks into a list of one and a half.
+  @Test func aPacketReadIntoAShortListMovesWhatFitsAndSetsOFS() throws {
+    let disc = (0..<8192).map { UInt8(truncatingIfNeeded: $0 / 2048 &* 50 &+ $0) }
+    let driver = try MemoryDriver(byteCount: 8192, initial: disc)
+    let backend = BlockBackend(driver: driver, loop: kit.loop, configuration: BlockConfiguration())
+    kit.controller.connect(ATAPIDrive(backend: backend), to: 1)
+    kit.start(1)
+    let read: [UInt8] = [0x28, 0, 0, 0, 0, 1, 0, 0, 2, 0, 0, 0]
+    for features: UInt16 in [0, 1] {
+      let command = Command(
+        0xa0, features: features, lba: 0xfffe00, packet: read, regions: [Region(HBAKit.data, 3072)])
+      try kit.run(command, 1)
+      #expect(kit.port(PortRegister.interruptStatus, 1) & PortInterrupt.overflow != 0)
+      #expect(try kit.moved(0, 1) == 3072)
+      #expect(try kit.bytes(3072) == Array(disc[2048..<5120]))
+      #expect(try kit.bytes(512, at: HBAKit.data + 3072).allSatisfy { $0 == 0 })
+      kit.restart(1)
+    }
+  }
+
   // MARK: Errors hold what follows (§6.2.2)
 
   @Test func afterAnErrorNothingIsTakenUntilTheListIsRestarted() throws {

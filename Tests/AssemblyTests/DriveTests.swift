@@ -124,6 +124,22 @@ import Testing
     #expect(ahci.configurationRead(offset: PCIRegister.revision, width: 4) >> 8 == 0x010601)
   }
 
+  /// Only what is connected to a running machine counts as hot plug: PxSERR is 0 at power-on (AHCI 1.3.1 §3.3.12).
+  @Test func drivesThatAreThereFromTheStartAreNoNews() throws {
+    let assembled = try assemble(["driver=memory,size=1M,if=ahci", "media=cdrom"])
+    let abar: UInt64 = 0xe000_0000
+    assembled.machine.lock.withLock {
+      assembled.ahci.configurationWrite(offset: 0x24, width: 4, value: UInt32(abar))
+      assembled.ahci.configurationWrite(offset: PCIRegister.command, width: 2, value: 2)
+      for port: UInt64 in [0, 1] {
+        let registers = abar + 0x100 + port * 0x80
+        #expect(assembled.machine.memorySpace.read(registers + 0x28, width: 4) == 0x113)
+        #expect(assembled.machine.memorySpace.read(registers + 0x30, width: 4) == 0)
+        #expect(assembled.machine.memorySpace.read(registers + 0x10, width: 4) == 0)
+      }
+    }
+  }
+
   @Test func backendsAreThoseOfAllDrivesInTheirOrder() throws {
     let assembled = try assemble([
       "driver=memory,size=1M,if=ahci", "driver=memory,size=2M", "media=cdrom", "driver=memory,size=3M,media=cdrom",
