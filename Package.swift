@@ -45,7 +45,7 @@ let package = Package(
     // Floor 4
     module("Block", ["AsyncIO", "EventLoop", "HostSystem"]),
     // Floor 5
-    module("Machine", ["GuestMemory", "EventLoop", "HostSystem", .product(name: "Logging", package: "swift-log")]),
+    module("Machine", ["CLinux", "GuestMemory", "EventLoop", "HostSystem", .product(name: "Logging", package: "swift-log")]),
     // Floor 6
     module("VirtioBlock", ["Machine", "Block"]),
     module("AHCI", ["Machine", "Block", "EventLoop", "GuestMemory"]),
