@@ -122,6 +122,27 @@ import Testing
     #expect(kit.isr == PortInterrupt.registerFIS)
   }
 
+  /// As many regions as a header can name (§4.2.2, PRDTL).
+  @Test func allTheRegionsThatAHeaderCanNameAreServed() throws {
+    let sectors = 255
+    // The last regions are not needed, and every fourth word of memory is written.
+    let regions = (0..<65535).map { Region(0x60_0000 + UInt64($0) * 8, 2) }
+    let driver = ScriptedDriver(sectors: sectors)
+    let kit = try HBAKit(driver: driver)
+    kit.start()
+    try kit.prepareLongTable(regions: regions, sectors: UInt16(sectors))
+    kit.issue(1)
+    kit.completeAll()
+    var isSame = true
+    for index in 0..<sectors * 256 {
+      let word: UInt16 = try kit.memory.load(at: regions[index].address)
+      isSame = isSame && word == UInt16(driver.bytes[2 * index]) | UInt16(driver.bytes[2 * index + 1]) << 8
+    }
+    #expect(isSame)
+    #expect(try kit.moved() == UInt32(sectors * 512))
+    #expect(kit.isr == PortInterrupt.registerFIS)
+  }
+
   /// The prefetch, BIST and clear-busy hints change nothing (§4.2.2).
   @Test func hintsInTheHeaderAreIgnoredSafely() throws {
     try kit.prepare(0, Command(0x25, count: 1, regions: Self.sector))

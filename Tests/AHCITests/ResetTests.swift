@@ -214,6 +214,30 @@ import Testing
     try expectService()
   }
 
+  /// Known failure 52: plugged in and pulled out under load, again and again; nothing of the drives stays.
+  @Test func drivesThatArePulledOutAreLetGo() throws {
+    final class Weak { weak var drive: ATADrive? }
+    let kit = kit
+    kit.start(1)
+    for _ in 0..<500 {
+      let weak = Weak()
+      try {
+        let drive = try kit.memoryDrive()
+        weak.drive = drive
+        kit.controller.connect(drive, to: 1)
+        try kit.prepare(0, .queued(tag: 0, lba: 0, regions: [Region(HBAKit.data, 512)]), 1)
+        kit.setHBA(0x100 + 0x80 + PortRegister.sataActive, 1)
+        kit.setHBA(0x100 + 0x80 + PortRegister.commandIssue, 1)
+        kit.controller.disconnect(port: 1)
+      }()
+      kit.loop.runUntilIdle()
+      #expect(weak.drive == nil)
+      kit.setPort(PortRegister.sataError, UInt32.max, 1)
+      kit.restart(1)
+    }
+    #expect(kit.controller.inFlight == 0)
+  }
+
   // MARK: The machine's own reset and end
 
   @Test func quiescingLetsCommandsFinishAndTakesNoNewOnes() throws {

@@ -192,6 +192,13 @@ final class AHCIPort: SATALink {
     drain(.removal)
   }
 
+  /// The device's disk may be at work on the very completion that was the last one, so it goes in the loop's next round.
+  private func letGo() {
+    nonisolated(unsafe) let gone = leaving
+    leaving = nil
+    loop.execute { withExtendedLifetime(gone) {} }
+  }
+
   private func noteLinkChange() {
     sataError |= PortError.phyReadyChange | PortError.exchanged
     controller.portChanged(self)
@@ -350,7 +357,7 @@ final class AHCIPort: SATALink {
   func drained() {
     let work = afterDrain
     afterDrain = []
-    if work.contains(.removal) { leaving = nil }
+    if work.contains(.removal) { letGo() }
     if work.contains(.stopped) {
       list = nil
       lastSlot = 0
