@@ -60,11 +60,12 @@ let package = Package(
         "AHCI", "Assembly", "AsyncIO", "Block", "EventLoop", "HostSystem",
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
+    module("WakeupLab", ["Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem"]),
     // Floor 9
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages",
+        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "WakeupLab",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
@@ -78,6 +79,7 @@ let package = Package(
     tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
     tests("AssemblyTests", ["Assembly"]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
+    tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

@@ -30,13 +30,14 @@ public final class AssembledMachine {
   public var notes: [String] { drives.notes }
   private let drives: DriveSet
 
+  private static let nsPerSecond: UInt64 = 1_000_000_000
   /// Where PCIEXBAR is put for a guest that is started without firmware, QEMU's address.
   private static let ecamBase: UInt64 = 0xb000_0000
 
   /// Puts a machine together and opens its images.
   public init(_ configuration: MachineConfiguration, serial sink: SerialSink) throws {
     memory = try MachineMemory.make(byteCount: configuration.memoryBytes)
-    let mainLoop = try EventLoop(name: "main", monitor: configuration.monitor)
+    let mainLoop = try EventLoop(name: "main", wakePolicy: configuration.wakePolicy, monitor: configuration.monitor)
     let machine = Machine(memory: memory, mainLoop: mainLoop)
     self.machine = machine
     serial = SerialPort(sink: sink)
@@ -46,6 +47,10 @@ public final class AssembledMachine {
     machine.add(DebugExit())
     machine.add(
       FirmwareConfig(memoryBytes: configuration.memoryBytes, processorCount: configuration.processorCount))
+    machine.add(Heartbeat(name: "real-time-clock", periodNs: configuration.heartbeatNs))
+    if configuration.activityHz > 0 {
+      machine.add(Heartbeat(name: "activity", periodNs: max(1, Self.nsPerSecond / configuration.activityHz)))
+    }
     drives = try DriveSet(configuration, in: machine)
   }
 

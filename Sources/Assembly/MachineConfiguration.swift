@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import EventLoop
+import Platform
 
 /// Which accelerator a user wants.
 public enum AcceleratorChoice: String, CaseIterable, Sendable {
@@ -26,6 +27,13 @@ public struct MachineConfiguration: Sendable {
   /// Longest time in nanoseconds that an I/O thread's loop polls before it sleeps; 0 for never. The main loop never
   /// polls, since it would keep the machine lock from the vCPUs meanwhile.
   public var pollNsMax: UInt64 = 0
+
+  /// When the main loop is woken for what a vCPU has queued.
+  public var wakePolicy = WakePolicy.elided
+  /// Nanoseconds between the wakeups that the main loop has by itself; by default what a PC's real-time clock gives it.
+  public var heartbeatNs = Heartbeat.realTimeClockNs
+  /// Wakeups a second that other work of a busy machine would give the main loop; 0 for none.
+  public var activityHz: UInt64 = 0
 
   /// A machine without disks.
   public init() {}

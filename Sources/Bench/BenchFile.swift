@@ -3,11 +3,11 @@ import Glibc
 import HostSystem
 
 /// A temporary file for measurements, written completely: reads reach the disk, and writes do not allocate.
-enum BenchFile {
+public enum BenchFile {
   private static let chunkBytes = 1 << 20
 
   /// Makes one of `byteCount` bytes, whole MiB, in TMPDIR or /var/tmp. The caller unlinks it.
-  static func make(byteCount: UInt64) throws -> String {
+  public static func make(byteCount: UInt64) throws -> String {
     let folder = getenv("TMPDIR").map { String(cString: $0) } ?? "/var/tmp"
     let path = "\(folder)/spindle-bench-\(getpid())"
     let descriptor = try OwnedDescriptor.open(path, flags: O_RDWR | O_CREAT | O_EXCL)

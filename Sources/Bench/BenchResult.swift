@@ -17,6 +17,13 @@ public struct BenchResult: Encodable, Sendable {
   /// Median of the rounds' ratios; larger is better for us, whatever the unit.
   public var ratio: Double?
 
+  /// A figure without a peer.
+  public init(id: String, value: Double, unit: String) {
+    self.id = id
+    self.value = value
+    self.unit = unit
+  }
+
   private enum CodingKeys: String, CodingKey {
     case id, value, unit, peer, ratio
     case peerValue = "peer_value"

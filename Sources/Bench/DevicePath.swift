@@ -117,14 +117,15 @@ struct DevicePath {
     let topology = PCITopology(bus: bus)
     switch drive.interface {
     case .virtio:
-      let driver = try startVirtio(topology)
-      return try load(bus, driver.queues[0], sectorCount: driver.configuration.sectorCount, mark)
+      let disk = try StartedVirtioDisk(topology: topology, waitMode: waitMode)
+      return try withExtendedLifetime(disk) { () throws(DriverError) in
+        try load(bus, disk.queue, sectorCount: disk.sectorCount, mark)
+      }
     case .ahci:
-      let controller = try startAHCI(topology)
-      guard let port = controller.ports.first(where: { $0.queue != nil }), let queue = port.queue,
-        queue.usesCommandQueuing, let identity = port.identity
-      else { throw .missingCapability }
-      return try load(bus, queue, sectorCount: identity.sectorCount, mark)
+      let disk = try StartedAHCIDisk(topology: topology, waitMode: waitMode)
+      return try withExtendedLifetime(disk) { () throws(DriverError) in
+        try load(bus, disk.queue, sectorCount: disk.sectorCount, mark)
+      }
     }
   }
 
@@ -133,27 +134,6 @@ struct DevicePath {
     case .looks: .poll
     case .sleeps: .interrupt
     }
-  }
-
-  private func startVirtio(_ topology: PCITopology<HostedBus>) throws(DriverError) -> VirtioBlockDriver<HostedBus> {
-    guard let entry = topology.entries.first(where: { VirtioBlockDriver<HostedBus>.drives($0.function) }) else {
-      throw .outOfResources
-    }
-    let driver = try VirtioBlockDriver(topology: topology, entry: entry)
-    var options = VirtioBlockDriver<HostedBus>.Options()
-    options.queueSizeMax = 256
-    options.waitMode = waitMode
-    try driver.start(options)
-    return driver
-  }
-
-  private func startAHCI(_ topology: PCITopology<HostedBus>) throws(DriverError) -> AHCIController<HostedBus> {
-    guard let entry = topology.entries.first(where: { AHCIController<HostedBus>.drives($0.function) }) else {
-      throw .outOfResources
-    }
-    let controller = try AHCIController(topology: topology, entry: entry)
-    try controller.start(waitMode: waitMode)
-    return controller
   }
 
   /// Learns how many requests fit into the time, does them, and measures.

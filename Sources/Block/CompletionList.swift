@@ -47,8 +47,8 @@ final class CompletionList: DeferredCall {
     last = request
     if isAnnounced { return }
     isAnnounced = true
-    // Outside a batch the call would run at once, inside `submit`.
-    if loop.isInBatch && dueFirst == nil { deferToBatchEnd() } else { nextRound.schedule() }
+    // Outside a batch the call would run at once, inside `submit`. A vCPU's batch ends before the loop has looked.
+    if loop.isInBatch && loop.isOnLoop && dueFirst == nil { deferToBatchEnd() } else { nextRound.schedule() }
   }
 
   override func run() {

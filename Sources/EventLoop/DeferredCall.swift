@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Work that is put off to the end of the batch that a loop is in: submissions, used rings, interrupts.
+/// Work that is put off to the end of the batch that a loop is in: submissions, used rings, interrupts. A vCPU that the
+/// loop's state is lent to defers submissions only; for all else there are bottom halves.
 ///
 /// Preallocated and owned by whoever defers it, for longer than it is deferred. Loop thread, or a thread that the sleeping
 /// loop thread has lent the loop's state to (a vCPU that holds the machine lock).

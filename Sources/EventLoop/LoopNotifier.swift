@@ -4,11 +4,14 @@ import HostSystem
 import Synchronization
 
 /// When a thread that queues work for a loop writes the loop's eventfd.
-public enum WakePolicy: Sendable {
+public enum WakePolicy: String, CaseIterable, Sendable {
   /// Each time.
   case always
   /// Only while the loop may be about to sleep or sleeps, and only once until it has woken. The default.
   case elided
+  /// As `elided`, but not at all after queuing a submission on a loop that belongs to another thread: the mistake that
+  /// made QEMU's AHCI disks slow on io_uring until February 2026. The loop sleeps on until something else wakes it.
+  case never
 }
 
 /// Counts of the wake protocol, for tests and reports.
@@ -43,6 +46,12 @@ final class LoopNotifier: Sendable {
     event = try EventDescriptor()
   }
 
+  /// A submission has been queued by a thread that is not the loop's: the one step in which the policies differ. Any
+  /// thread that the loop's state is lent to.
+  func notifySubmission() {
+    if policy != .never { notify() }
+  }
+
   /// Work has been queued. Any thread.
   func notify() {
     notificationCount.add(1, ordering: .relaxed)
@@ -50,7 +59,7 @@ final class LoopNotifier: Sendable {
     clinux_fence_full()
     guard policy == .always || notifyMe.load(ordering: .relaxed) != 0 else { return }
     // Acquire-release: pairs with the exchange in `accept`, after which the loop looks for our work again.
-    if notified.exchange(true, ordering: .acquiringAndReleasing) && policy == .elided { return }
+    if notified.exchange(true, ordering: .acquiringAndReleasing) && policy != .always { return }
     eventWriteCount.add(1, ordering: .relaxed)
     event.signal()
   }

@@ -126,7 +126,7 @@ public final class LoopRing {
     } else if !isOnLoop {
       // The sleeping loop's next wait hands over what a vCPU has queued, outside the machine lock; without this it
       // would sleep on till its next timer (the lost wakeup of QEMU's AHCI).
-      loop.notifier.notify()
+      loop.notifier.notifySubmission()
     }
   }
 

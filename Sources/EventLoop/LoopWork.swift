@@ -164,7 +164,7 @@ extension EventLoop {
     }
     call.isDeferred = true
     deferred.append(Unmanaged.passUnretained(call))
-    // The lost wakeup of QEMU's AHCI: what a vCPU has queued must not wait for the loop's next timer.
-    if !isOurs { notifier.notify() }
+    // The lost wakeup of QEMU's AHCI: what a vCPU has queued for submission must not wait for the loop's next timer.
+    if !isOurs { notifier.notifySubmission() }
   }
 }

@@ -19,9 +19,10 @@ struct Spindle: ParsableCommand {
         spindle run --accel hosted --cpus 2 --drive file=disk.img,queues=2
         spindle aio disk.img
         spindle bench virtio --file disk.img
+        spindle wakeup --reproduce
       """,
     version: version,
-    subcommands: [Run.self, AIOCommand.self, BenchCommand.self, Image.self, DurabilityCommand.self])
+    subcommands: [Run.self, AIOCommand.self, BenchCommand.self, WakeupCommand.self, Image.self, DurabilityCommand.self])
 
   static func main() {
     LoggingSystem.bootstrap { label in

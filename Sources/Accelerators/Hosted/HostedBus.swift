@@ -10,7 +10,7 @@ import Machine
 /// Port and device-memory accesses take exactly the path of a KVM exit (machine lock, dispatch, device); a write first
 /// asks for a doorbell, as KVM's ioeventfd does without an exit. RAM is reached directly, with one comparison: reads
 /// outside give all ones, writes outside are lost. Belongs to its processor's thread.
-public final class HostedBus: Bus, @unchecked Sendable {
+public final class HostedBus: SleepingBus, @unchecked Sendable {
   /// Which processor this is; 0 boots.
   public let processor: Int
   /// Nanoseconds that `waitForInterrupt` spins before it sleeps; 0 for never.
@@ -153,6 +153,15 @@ public final class HostedBus: Bus, @unchecked Sendable {
   }
 
   /// Waits for the interrupt, spinning for `spinNs` first.
+  public func sleep(nanoseconds: UInt64) -> Bool {
+    let nsPerSecond: UInt64 = 1_000_000_000
+    var time = timespec(tv_sec: Int(nanoseconds / nsPerSecond), tv_nsec: Int(nanoseconds % nsPerSecond))
+    var left = timespec()
+    // A signal ends the sleep early; what is left is written back.
+    while nanosleep(&time, &left) != 0 && errno == EINTR && !isStopping { time = left }
+    return !isStopping
+  }
+
   public func waitForInterrupt(_ interrupt: MessageInterrupt, after seen: UInt32) -> Bool {
     let vector = Int(interrupt.number & 0xff)
     // Pairs with the increment in HostedProcessorInterrupts.raise, here and in the loop.

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+import Bench
+import EventLoop
+import GuestDrivers
+
+/// `spindle wakeup`: the published table on this machine, beside its floor, with a verdict in words.
+public struct Reproduction {
+  /// Runs the workload.
+  public var lab: WakeupRun
+  /// The rows.
+  public var scenarios: [WakeupScenario]
+  /// Takes each line as it is known.
+  public var print: (String) -> Void = { _ in }
+
+  /// How much slower `never` has to be than `always` for the bug to show.
+  public static let slowdownMin = 10.0
+  /// How far above virtio-blk `always` and `elided` may be for the fix to hold.
+  public static let overVirtioMax = 1.04
+  /// How far above the thoughts and the disk's own time they may be.
+  public static let overFloorMax = 1.08
+
+  /// Reproduces `scenarios` with `lab`.
+  public init(lab: WakeupRun, scenarios: [WakeupScenario]) {
+    self.lab = lab
+    self.scenarios = scenarios
+  }
+
+  /// What was measured.
+  public struct Outcome: Sendable {
+    /// The rows, in order.
+    public var rows: [(scenario: WakeupScenario, figures: WakeupFigures)] = []
+    /// The thoughts alone, and the reads alone, seconds.
+    public var floorSeconds = 0.0, diskSeconds = 0.0
+
+    /// An outcome without rows.
+    public init() {}
+
+    func seconds(_ interface: String, _ policy: WakePolicy) -> Double? {
+      rows.first { $0.scenario.id == "wakeup/\(interface)/\(policy.rawValue)" }?.figures.seconds
+    }
+  }
+
+  private static let table = BenchTable(widths: [28, 9, 12, 9, 9, 15, 9])
+
+  /// Measures everything, prints the table and the verdict.
+  public func run() throws -> Outcome {
+    let parameters = lab.parameters
+    print(
+      "\(parameters.totalBytes >> 20) MiB in reads of \(parameters.requestBytes >> 10) KiB, batches of "
+        + "\(parameters.batchCount); the guest thinks \(Self.milliseconds(parameters.batchThinkNs)) ms before each batch "
+        + "and \(Self.milliseconds(parameters.completionThinkNs)) ms after each completion")
+    print("O_DIRECT, io_uring, hosted guest; the main loop wakes by itself every \(lab.heartbeatNs / 1_000_000) ms")
+    print(Self.table.row(["id", "seconds", "QEMU, 2026", "x floor", "wakeups", "eventfd/request", "requests"]))
+    var outcome = Outcome()
+    outcome.floorSeconds = try lab.floorSeconds()
+    outcome.diskSeconds = try EngineAlone(
+      requestBytes: Int(parameters.requestBytes), batchCount: parameters.batchCount
+    ).run(path: lab.path, totalBytes: parameters.totalBytes)
+    printRow("wakeup/floor", outcome.floorSeconds, nil, outcome.floorSeconds, nil)
+    printRow("wakeup/disk", outcome.diskSeconds, nil, outcome.floorSeconds, nil)
+    for scenario in scenarios {
+      let figures = try lab.run(scenario)
+      outcome.rows.append((scenario, figures))
+      printRow(scenario.id, figures.seconds, scenario.publishedSeconds, outcome.floorSeconds, figures)
+    }
+    return outcome
+  }
+
+  private func printRow(
+    _ id: String, _ seconds: Double, _ published: Double?, _ floor: Double, _ figures: WakeupFigures?
+  ) {
+    print(
+      Self.table.row([
+        id, BenchTable.fraction(seconds), BenchTable.fraction(published), BenchTable.fraction(seconds / floor),
+        figures.map { "\($0.wakeups)" } ?? "-",
+        BenchTable.fraction(figures.map { Double($0.eventWrites) / Double($0.requestCount) }),
+        figures.map { "\($0.requestCount)" } ?? "-",
+      ]))
+  }
+
+  private static func milliseconds(_ ns: UInt64) -> String { BenchTable.fraction(Double(ns) / 1e6) }
+
+  /// Whether the bug shows and the fix holds.
+  /// - Returns: lines in words, and whether all of it is as it should be.
+  public static func verdict(_ outcome: Outcome) -> (lines: [String], isGood: Bool) {
+    var lines: [String] = []
+    var isGood = true
+    func state(_ holds: Bool, _ words: String) {
+      lines.append((holds ? "yes: " : "NO:  ") + words)
+      isGood = isGood && holds
+    }
+    let fixed = outcome.seconds("ahci", .always)
+    if let bug = outcome.seconds("ahci", .never), let fixed {
+      state(
+        bug >= slowdownMin * fixed,
+        "the bug shows: without the wakeup AHCI takes \(BenchTable.fraction(bug / fixed)) times as long "
+          + "(at least \(Int(slowdownMin)))")
+    }
+    let best = outcome.floorSeconds + outcome.diskSeconds
+    for policy in [WakePolicy.always, .elided] {
+      guard let seconds = outcome.seconds("ahci", policy) else { continue }
+      if let virtio = outcome.seconds("virtio-blk", .always) {
+        state(
+          seconds <= overVirtioMax * virtio,
+          "\(policy.rawValue) takes \(BenchTable.fraction(seconds / virtio)) of virtio-blk's time "
+            + "(at most \(BenchTable.fraction(overVirtioMax)))")
+      }
+      state(
+        seconds <= overFloorMax * best,
+        "\(policy.rawValue) takes \(BenchTable.fraction(seconds / best)) of the thoughts and the disk's own time "
+          + "(at most \(BenchTable.fraction(overFloorMax)))")
+    }
+    for row in outcome.rows where row.scenario.id == "wakeup/ahci/elided" {
+      let requests = Double(row.figures.requestCount)
+      lines.append(
+        "elided writes the eventfd \(BenchTable.fraction(Double(row.figures.eventWrites) / requests)) times a request")
+    }
+    return (lines, isGood)
+  }
+}
