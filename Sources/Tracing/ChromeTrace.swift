@@ -89,7 +89,8 @@ struct ChromeTraceWriter {
       return try writeSpan("working", first.time, last.time, thread)
     }
     var exit: TraceEvent?
-    var isAsleep = false
+    // A loop that is first heard of as it wakes slept when the trace began.
+    var isAsleep = thread.events.first { $0.point == .sleeping || $0.point == .woken }?.point == .woken
     var since = first.time
     for event in thread.events {
       switch event.point {

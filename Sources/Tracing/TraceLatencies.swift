@@ -85,21 +85,33 @@ public struct TraceLatencies {
 
   /// A loop's sleep that is not over.
   private struct Sleep {
-    var thread: Int
     var notified: UInt64?
     var queued: UInt64?
   }
 
-  private mutating func takeSleeps(_ timeline: [Trace.Moment], _ order: SubmissionOrder) {
-    // By the loop's tag, and the tag of the loop that each thread runs.
+  /// The loops that slept when the trace began, by their tags, and the tags of the loops that threads run: a loop that is
+  /// first heard of as it wakes.
+  private static func asleepAtFirst(_ timeline: [Trace.Moment]) -> ([UInt32: Sleep], [Int: UInt32]) {
     var sleeps: [UInt32: Sleep] = [:]
     var tags: [Int: UInt32] = [:]
+    var known: Set<UInt32> = []
+    for moment in timeline where moment.event.point == .sleeping || moment.event.point == .woken {
+      let tag = moment.event.value
+      guard known.insert(tag).inserted, moment.event.point == .woken else { continue }
+      sleeps[tag] = Sleep()
+      tags[moment.thread] = tag
+    }
+    return (sleeps, tags)
+  }
+
+  private mutating func takeSleeps(_ timeline: [Trace.Moment], _ order: SubmissionOrder) {
+    var (sleeps, tags) = Self.asleepAtFirst(timeline)
     var next = 0
     for moment in timeline {
       let event = moment.event
       switch event.point {
       case .sleeping:
-        sleeps[event.value] = Sleep(thread: moment.thread)
+        sleeps[event.value] = Sleep()
         tags[moment.thread] = event.value
       case .notified:
         if let sleep = sleeps[event.value], sleep.notified == nil { sleeps[event.value]?.notified = event.time }

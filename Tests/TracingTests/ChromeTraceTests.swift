@@ -39,7 +39,7 @@ import Tracing
     let trace = Trace(threads: [TraceThread(identifier: 1, name: "long", events: events)])
     let instants = select(try self.events(trace), "i")
     #expect(instants.count == 20_000)
-    #expect(instants.last?["ts"] as? Double == 19_999 * 1.001)
+    #expect(instants.last?["ts"] as? Double == 20_018.999)
     #expect((instants.last?["args"] as? [String: Any])?["value"] as? Int == 19_999)
   }
 
@@ -81,6 +81,13 @@ import Tracing
     let points = select(all, "i").compactMap { $0["name"] as? String }
     #expect(
       Set(points) == ["doorbell", "request", "queued", "notified", "woken", "submitted", "completed", "interrupt"])
+  }
+
+  @Test func loopThatSleptWhenTheTraceBeganIsShownAsleep() throws {
+    let trace = handmade([(10, 1, .completed, 16, 0), (20, 1, .woken, 0, 9), (50, 1, .sleeping, 0, 9)])
+    let spans = select(try events(trace), "X")
+    #expect(spans.map { $0["name"] as? String } == ["sleeping", "awake", "sleeping"])
+    #expect(spans.map { $0["dur"] as? Double } == [0.01, 0.03, 0])
   }
 
   @Test func exitWhoseEndIsMissingEndsWithTheTrace() throws {

@@ -221,6 +221,16 @@ let lostAndFound = handmade([
     #expect(LatencySummary(latencies.queuedToSubmitted) == nil)
   }
 
+  @Test func loopThatSleptWhenTheTraceBeganIsMeasured() {
+    let latencies = TraceLatencies(
+      handmade([
+        (10, vcpu, .queued, 0x1000, entry(.entry)), (20, vcpu, .notified, 0, 9), (50, loop, .woken, 0, 9),
+        (60, loop, .completed, 0x1000, 0),
+      ]))
+    #expect(LatencySummary(latencies.notifiedToWoken)?.max == 30)
+    #expect(LatencySummary(latencies.queuedToWoken)?.max == 40)
+  }
+
   @Test func eachSleepIsMeasuredFromItsFirstAnnouncement() {
     let latencies = TraceLatencies(
       handmade([

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Trace points: a look at one word where nobody traces, and an event in the calling thread's own ring where somebody does.
 //
-// Time is CLOCK_MONOTONIC in nanoseconds, read through the vDSO: 20 to 30 ns a reading, the same clock on all processors
+// Time is CLOCK_MONOTONIC in nanoseconds, read through the vDSO: some 25 ns a reading, the same clock on all processors
 // and the one that the loops' timers use, so an event needs no conversion and no calibration. The time-stamp counter
-// would save some 10 ns an event, and would have to be calibrated against this clock.
+// would save some 15 ns an event, and would have to be calibrated against this clock.
 #ifndef SPINDLE_CTRACING_H
 #define SPINDLE_CTRACING_H
 
@@ -18,7 +18,7 @@ struct ctracing_event {
   uint32_t point;
 };
 
-/// A thread's ring. Its thread appends, `ctracing_collect...` may read at the same time; it is full when it is full.
+/// A thread's ring. Its thread appends, the functions below may read at the same time; a full one takes no more.
 struct ctracing_ring;
 
 /// 1 while events are recorded. Hidden, so that a look at it is one instruction.
