@@ -31,24 +31,28 @@ let package = Package(
     .target(name: "CLinuxAIO"),
     .target(name: "CURing", linkerSettings: [.linkedLibrary("uring")]),
     .target(name: "CKVM"),
+    .target(name: "CTracing"),
     // Floor 1
     module("HostSystem", ["CLinux", "CURing"]),
     module("GuestMemory", ["HostSystem"]),
     module("GuestDrivers"),
+    module("Tracing", ["CLinux", "CTracing", .product(name: "Histogram", package: "hdrhistogram-swift")]),
     // Images that boot, written into a Swift file by the plugin. They are data to every floor.
     .plugin(name: "GuestImagePlugin", capability: .buildTool(), path: "Tools/GuestImagePlugin"),
     .target(name: "GuestImages", path: "Images/GuestImages", plugins: ["GuestImagePlugin"]),
     // Floor 2
-    module("EventLoop", ["CURing", "HostSystem"]),
+    module("EventLoop", ["CURing", "HostSystem", "Tracing"]),
     // Floor 3
-    module("AsyncIO", ["CLinux", "CLinuxAIO", "CURing", "EventLoop", "HostSystem"]),
+    module("AsyncIO", ["CLinux", "CLinuxAIO", "CURing", "EventLoop", "HostSystem", "Tracing"]),
     // Floor 4
-    module("Block", ["AsyncIO", "EventLoop", "HostSystem"]),
+    module("Block", ["AsyncIO", "EventLoop", "HostSystem", "Tracing"]),
     // Floor 5
-    module("Machine", ["CLinux", "GuestMemory", "EventLoop", "HostSystem", .product(name: "Logging", package: "swift-log")]),
+    module(
+      "Machine",
+      ["CLinux", "GuestMemory", "EventLoop", "HostSystem", "Tracing", .product(name: "Logging", package: "swift-log")]),
     // Floor 6
-    module("VirtioBlock", ["Machine", "Block"]),
-    module("AHCI", ["Machine", "Block", "EventLoop", "GuestMemory"]),
+    module("VirtioBlock", ["Machine", "Block", "Tracing"]),
+    module("AHCI", ["Machine", "Block", "EventLoop", "GuestMemory", "Tracing"]),
     module("Platform", ["Machine", "EventLoop", "HostSystem"]),
     // Floor 7
     module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
@@ -65,19 +69,21 @@ let package = Package(
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "WakeupLab",
+        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "Tracing", "WakeupLab",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: swiftSettings),
     // Tests
     tests("EventLoopTests", ["CURing", "EventLoop", "HostSystem"]),
+    .target(name: "TracingTestKit", dependencies: ["Tracing"], path: "Tests/TracingTestKit"),
+    tests("TracingTests", ["CLinux", "CTracing", "Tracing", "HostSystem", "TracingTestKit"]),
     tests("AsyncIOTests", ["AsyncIO", "CLinux", "CLinuxAIO", "CURing", "EventLoop", "HostSystem"]),
     tests("BlockTests", ["Block", "AsyncIO", "CLinux", "EventLoop", "HostSystem"]),
     tests("VirtioBlockTests", ["VirtioBlock", "DeviceTestKit"]),
     .target(name: "DeviceTestKit", dependencies: ["Block", "Machine"], path: "Tests/DeviceTestKit"),
     tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
-    tests("AssemblyTests", ["Assembly"]),
+    tests("AssemblyTests", ["Assembly", "Tracing", "TracingTestKit"]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
     tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop"]),
     tests("GuestDriversTests", ["GuestDrivers"]),

@@ -3,6 +3,7 @@
 // of devices or images.
 import EventLoop
 import Glibc
+import Tracing
 
 /// What carries operations to the kernel: the base class of all engines. Drivers know no more than this.
 ///
@@ -83,6 +84,7 @@ open class IOEngine {
   @inline(__always)
   final func finish(_ operation: UnsafeMutablePointer<IOOperation>) {
     inFlightCount -= 1
+    Tracing.record(.completed, request: operation.pointee.request)
     operation.pointee.sink.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.completed(operation) }
   }
 

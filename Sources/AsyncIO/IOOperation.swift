@@ -50,6 +50,8 @@ public struct IOOperation {
   public var sink: Unmanaged<IOCompletionSink>?
   /// The submitter's own pointer, untouched by engines.
   public var context: UnsafeMutableRawPointer?
+  /// The slot of the request that the operation serves, by whose address traces name it; nil for none. Never followed.
+  public var request: UnsafeRawPointer?
   /// The submitter's own mark, untouched by engines.
   public var mark = false
 

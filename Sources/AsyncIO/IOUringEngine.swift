@@ -4,6 +4,7 @@ import CURing
 import EventLoop
 import Glibc
 import HostSystem
+import Tracing
 
 /// Operations on files through the loop's own io_uring (origin: QEMU's io_uring engine).
 ///
@@ -50,6 +51,7 @@ public final class IOUringEngine: IOEngine {
     guard ring.hasRoom else { return }
     let entry = ring.takeEntry()
     io_uring_prep_cancel64(entry, ring.userData(client: clientNumber, token: token(of: operation)), 0)
+    Tracing.record(.queued, value: TraceQueueing.entry.rawValue)
     ring.enqueue(entry, client: clientNumber, token: Self.nobody)
   }
 
@@ -98,6 +100,7 @@ public final class IOUringEngine: IOEngine {
       entry.pointee.fd = place
       entry.pointee.flags |= UInt8(1 << IOSQE_FIXED_FILE_BIT)
     }
+    Tracing.record(.queued, request: operation.pointee.request, value: TraceQueueing.entry.rawValue)
     ring.enqueue(entry, client: clientNumber, token: token(of: operation))
   }
 

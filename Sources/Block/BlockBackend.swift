@@ -4,6 +4,7 @@
 import EventLoop
 import Glibc
 import Synchronization
+import Tracing
 
 /// A disk as devices see it: checks, write-cache policy, statistics and draining, in front of one driver.
 ///
@@ -108,6 +109,7 @@ public final class BlockBackend: BlockDriverOwner {
   /// Takes a request. Its range has been checked by the device; a request that may not be is refused all the same.
   public func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     inFlight += 1
+    Tracing.record(.request, request: request, value: request.pointee.traceSource)
     if pauseDepth > 0 { return hold(request) }
     accept(request)
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import AsyncIO
 import Glibc
+import Tracing
 
 /// What a device asks of its disk.
 public enum BlockOperation: UInt8, Sendable {
@@ -54,6 +55,10 @@ public struct BlockRequest {
 
   /// A request to be filled in.
   public init() {}
+
+  /// Whose it is, as traces tell it.
+  @inline(__always)
+  var traceSource: UInt32 { client.map { Tracing.tag(of: $0.toOpaque()) } ?? 0 }
 }
 
 /// A device's side of the block layer.

@@ -103,6 +103,7 @@ private final class BouncedRequest: IOCompletionSink {
     buffer = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: max(driver.alignment.memory, 16))
     super.init()
     operation.initialize(to: IOOperation())
+    operation.pointee.request = UnsafeRawPointer(request)
   }
 
   deinit {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import EventLoop
+import Tracing
 
 /// Requests whose result is known already, in order, delivered together at the end of the loop's batch.
 ///
@@ -65,6 +66,7 @@ final class CompletionList: DeferredCall {
     while let request = dueFirst {
       dueFirst = request.pointee.next
       if dueFirst == nil { dueLast = nil }
+      Tracing.record(.completed, request: request)
       backend._withUnsafeGuaranteedRef { $0.driverCompleted(request) }
     }
   }

@@ -127,6 +127,7 @@ public final class FileDriver: BlockDriver {
     request.pointee.io.byteCount = Int(request.pointee.byteCount)
     request.pointee.io.sink = Unmanaged.passUnretained(sink)
     request.pointee.io.context = UnsafeMutableRawPointer(request)
+    request.pointee.io.request = UnsafeRawPointer(request)
   }
 
   /// Hands over an operation that takes no part in merging, behind everything that came before it.

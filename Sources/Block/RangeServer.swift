@@ -47,6 +47,7 @@ final class RangeServer: IOCompletionSink {
     request.pointee.io.iovecCount = 0
     request.pointee.io.sink = Unmanaged.passUnretained(self)
     request.pointee.io.context = UnsafeMutableRawPointer(request)
+    request.pointee.io.request = UnsafeRawPointer(request)
     if whole.isEmpty {
       if request.pointee.operation == .writeZeroes && request.pointee.byteCount > 0 { return toEdges(request) }
       return answer(request, 0)

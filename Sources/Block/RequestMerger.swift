@@ -2,6 +2,7 @@
 import AsyncIO
 import EventLoop
 import Glibc
+import Tracing
 
 /// Makes one operation of requests of a batch that continue each other, on their way from a `FileDriver` to its engine.
 ///
@@ -139,6 +140,7 @@ final class RequestMerger: DeferredCall {
     var count = 0
     var member: UnsafeMutablePointer<BlockRequest>? = first
     while let request = member {
+      if member != first { Tracing.record(.queued, request: request, value: TraceQueueing.rider.rawValue) }
       if let iovecs = request.pointee.iovecs {
         (slot.pointee.iovecs + count).update(from: iovecs, count: Int(request.pointee.iovecCount))
         count += Int(request.pointee.iovecCount)
@@ -146,6 +148,7 @@ final class RequestMerger: DeferredCall {
       member = request.pointee.next
     }
     slot.pointee.first = first
+    slot.pointee.io.request = UnsafeRawPointer(first)
     slot.pointee.io.opcode = first.pointee.io.opcode
     slot.pointee.io.descriptor = first.pointee.io.descriptor
     slot.pointee.io.offset = first.pointee.offset

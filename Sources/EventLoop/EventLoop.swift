@@ -5,6 +5,7 @@ import CLinux
 import Glibc
 import HostSystem
 import Synchronization
+import Tracing
 
 /// An event loop: one thread that sleeps until a descriptor, a timer or another thread has work for it.
 ///
@@ -209,8 +210,11 @@ public final class EventLoop: @unchecked Sendable {
     if timeout == 0 {
       monitor.wait(timeoutNs: 0)
     } else {
+      // Before others are let in, so that what they queue for the sleeping loop comes after it.
+      Tracing.record(.sleeping, value: Tracing.tag(of: notifier))
       beforeSleep()
       monitor.wait(timeoutNs: timeout)
+      Tracing.record(.woken, value: Tracing.tag(of: notifier))
       // Before the hook and the handlers, whose own time says nothing about how long polling would have taken.
       if let start { polling.eventCame(after: HostClock.nanoseconds &- start) }
       afterSleep()

@@ -9,6 +9,7 @@
 // The loop is made with `isHosted: true`. All four on one thread, which owns the loop from the first `prepare` until `release`. Polling in memory is left out: the
 // host loop has others to serve. What is queued on the ring is submitted before the host loop waits.
 import Glibc
+import Tracing
 
 extension EventLoop {
   /// First step: makes ready for a wait.
@@ -20,6 +21,7 @@ extension EventLoop {
     applyChanges()
     monitor.prepare(timeoutNs: 0)
     hostDescriptors = monitor.hostDescriptors()
+    Tracing.record(.sleeping, value: Tracing.tag(of: notifier))
     // After the descriptors are known: what comes from here on makes one of them readable.
     return hasWork ? 0 : nextTimeout()
   }
@@ -31,6 +33,7 @@ extension EventLoop {
   /// - Parameter descriptors: what `descriptorsToPoll` gave, with `revents` set.
   /// - Returns: whether `dispatch` has something to do.
   public func check(_ descriptors: [pollfd]) -> Bool {
+    Tracing.record(.woken, value: Tracing.tag(of: notifier))
     notifier.finishSleep()
     monitor.takeHostResult(descriptors)
     return hasWork || watchList.hasChanges || nextTimeout() == 0 || descriptors.contains { $0.revents != 0 }

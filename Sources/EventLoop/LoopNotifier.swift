@@ -2,6 +2,7 @@
 import CLinux
 import HostSystem
 import Synchronization
+import Tracing
 
 /// When a thread that queues work for a loop writes the loop's eventfd.
 public enum WakePolicy: String, CaseIterable, Sendable {
@@ -61,6 +62,7 @@ final class LoopNotifier: Sendable {
     // Acquire-release: pairs with the exchange in `accept`, after which the loop looks for our work again.
     if notified.exchange(true, ordering: .acquiringAndReleasing) && policy != .always { return }
     eventWriteCount.add(1, ordering: .relaxed)
+    Tracing.record(.notified, value: Tracing.tag(of: self))
     event.signal()
   }
 

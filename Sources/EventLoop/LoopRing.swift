@@ -2,6 +2,7 @@
 import CURing
 import Glibc
 import HostSystem
+import Tracing
 
 /// Something that queues entries on a loop's ring and hears of their completion.
 open class RingClient {
@@ -135,6 +136,7 @@ public final class LoopRing {
     entry.pointee.user_data = userData(client: client, token: token)
     queuedCount += 1
     monitorEntries += 1
+    Tracing.record(.queued, value: TraceQueueing.entry.rawValue)
   }
 
   /// Hands queued entries to the kernel. The kernel may take a part, or nothing yet: what is left is tried again

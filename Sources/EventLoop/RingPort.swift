@@ -2,6 +2,7 @@
 import CURing
 import Glibc
 import HostSystem
+import Tracing
 
 /// A completion queue entry, copied out of the ring.
 public struct RingCompletion: Sendable {
@@ -122,6 +123,7 @@ public final class KernelRing: RingPort {
 
   public override func enter(toSubmit: UInt32, waitFor: UInt32, timeoutNs: UInt64?) -> Int32 {
     if !isEnabled { enable() }
+    if toSubmit > 0 { Tracing.record(.submitted, value: toSubmit) }
     return curing_enter(ring, toSubmit, waitFor, timeoutNs ?? .max)
   }
 

@@ -4,6 +4,7 @@
 import EventLoop
 import GuestMemory
 import HostSystem
+import Tracing
 
 /// A machine: memory, address spaces, devices, and the loop that runs them.
 ///
@@ -82,26 +83,35 @@ public final class Machine: @unchecked Sendable {
     if lock.isHeld { body() } else { lock.withLock(body) }
   }
 
-  // MARK: Exits. Any vCPU thread, machine lock not held: each takes it for the access.
+  // MARK: Exits. Any vCPU thread, machine lock not held: each takes it for the access, and a trace shows the wait for it as
+  // a part of the exit.
 
   /// Reads a port, 1, 2 or 4 bytes wide; unclaimed ports read as all ones of that width.
   public func exitPortRead(_ port: UInt16, width: Int) -> UInt32 {
+    Tracing.record(.exit, value: TraceExit.portRead.rawValue)
+    defer { Tracing.record(.exit, value: TraceExit.end.rawValue) }
     let value = lock.withLock { portSpace.read(UInt64(port), width: width) ?? UInt64.max }
     return UInt32(truncatingIfNeeded: AddressSpace.truncate(value, width: width))
   }
 
   /// Writes a port; writes to unclaimed ports are lost.
   public func exitPortWrite(_ port: UInt16, width: Int, value: UInt32) {
+    Tracing.record(.exit, value: TraceExit.portWrite.rawValue)
+    defer { Tracing.record(.exit, value: TraceExit.end.rawValue) }
     lock.withLock { _ = portSpace.write(UInt64(port), width: width, value: UInt64(value)) }
   }
 
   /// Reads device memory, 1, 2, 4 or 8 bytes wide; unclaimed addresses read as 0.
   public func exitMemoryRead(_ address: UInt64, width: Int) -> UInt64 {
-    lock.withLock { memorySpace.read(address, width: width) ?? 0 }
+    Tracing.record(.exit, value: TraceExit.memoryRead.rawValue)
+    defer { Tracing.record(.exit, value: TraceExit.end.rawValue) }
+    return lock.withLock { memorySpace.read(address, width: width) ?? 0 }
   }
 
   /// Writes device memory; writes to unclaimed addresses are lost.
   public func exitMemoryWrite(_ address: UInt64, width: Int, value: UInt64) {
+    Tracing.record(.exit, value: TraceExit.memoryWrite.rawValue)
+    defer { Tracing.record(.exit, value: TraceExit.end.rawValue) }
     lock.withLock { _ = memorySpace.write(address, width: width, value: value) }
   }
 }

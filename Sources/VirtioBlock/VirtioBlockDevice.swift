@@ -6,6 +6,7 @@ import GuestMemory
 import HostSystem
 import Machine
 import Synchronization
+import Tracing
 
 /// How a virtio-blk device is set up.
 public struct VirtioBlockOptions: Sendable {
@@ -268,6 +269,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   /// The guest reads the ISR register, which clears it and the line. Machine lock held.
   func takeInterruptStatus() -> UInt8 {
     let value = interruptStatus.exchange(0, ordering: .relaxed)
+    Tracing.record(.acknowledged, value: UInt32(value))
     setInterruptLine(asserted: false)
     return value
   }

@@ -5,6 +5,7 @@ import EventLoop
 import Glibc
 import GuestMemory
 import HostSystem
+import Tracing
 
 /// One virtqueue of a virtio-blk device at work: takes chains, submits requests, fills the used ring.
 ///
@@ -54,6 +55,7 @@ final class VirtioBlockQueue: BlockClient {
     }
     override func ready() {
       queue.event.consume()
+      Tracing.record(.doorbell, value: UInt32(queue.index))
       queue.process()
     }
     override func poll() -> Bool { queue.poll() }
@@ -140,6 +142,8 @@ final class VirtioBlockQueue: BlockClient {
 
   private func poll() -> Bool {
     guard !isPaused, ring?.hasPending == true else { return false }
+    // A guest that is polled rings no doorbell; this is how the loop hears of its requests.
+    Tracing.record(.doorbell, value: UInt32(index))
     process(whilePolling: true)
     return true
   }
@@ -251,6 +255,8 @@ final class VirtioBlockQueue: BlockClient {
   }
 
   private func publishUsed() {
-    if ring != nil, ring!.publish() { device.interruptQueue(index) }
+    guard ring != nil, ring!.publish() else { return }
+    Tracing.record(.interrupt, value: Tracing.tag(of: self))
+    device.interruptQueue(index)
   }
 }

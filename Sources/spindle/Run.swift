@@ -76,6 +76,8 @@ struct Run: ParsableCommand {
   @Option(
     name: .customLong("poll-max-ns"), help: "Longest time that an I/O thread polls before it sleeps (with --iothread).")
   var pollNsMax: UInt64 = 0
+  @Option(help: "Record what happens to each request, and write it to FILE for Perfetto or chrome://tracing.")
+  var trace: String?
 
   func run() throws {
     if drive.contains(where: DriveConfiguration.asksForEngines) { return EngineReport().print() }
@@ -85,6 +87,7 @@ struct Run: ParsableCommand {
     let sink = try serialSink()
     // Before any thread starts, so that no thread is interrupted by them.
     let signals = try ShutdownSignals()
+    let recording = try trace.map { try TraceRecording(path: $0) }
     let (accelerator, reason) = try pick(choice)
     let assembled: AssembledMachine
     do {
@@ -100,7 +103,9 @@ struct Run: ParsableCommand {
     assembled.notes.forEach(note)
     if serial == "stdio" { sink.startInput(from: STDIN_FILENO, loop: assembled.machine.mainLoop) }
     signals.watch(assembled)
+    recording?.start()
     let ending = try assembled.run()
+    if let recording { note(try recording.finish()) }
     throw ExitCode(status(of: ending))
   }
 

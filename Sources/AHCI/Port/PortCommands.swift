@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import Block
 import EventLoop
+import Tracing
 
 /// From PxCI to the device: fetching command headers, tables and FISes (AHCI 1.3.1 §5.3, §5.5.1).
 extension AHCIPort {
   /// PxCI: the guest issues commands; bits that are set already, and all while ST is 0, change nothing (§3.3.14).
   func writeCommandIssue(_ bits: UInt32) {
     guard command & PortCommand.start != 0 else { return }
+    Tracing.record(.doorbell, value: bits)
     commandIssue |= bits
     takeCommands()
   }

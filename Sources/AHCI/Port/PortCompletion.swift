@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Block
 import EventLoop
+import Tracing
 
 /// From the device back to the guest: received FISes, PxTFD, PxIS, PxCI and PxSACT (AHCI 1.3.1 §5.4 to §5.6).
 ///
@@ -147,6 +148,8 @@ extension AHCIPort {
   @inline(__always)
   private func interruptStatusGains(_ bits: UInt32) {
     let isNews = bits & ~interruptStatus & interruptEnable != 0
+    // Also where the guest has not acknowledged the one before: it will find this one with it.
+    if bits & interruptEnable != 0 { Tracing.record(.interrupt, value: Tracing.tag(of: self)) }
     interruptStatus |= bits
     if isNews { controller.portInterrupts(self) }
   }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Tracing
 
 /// The port's registers as a guest reads and writes them (AHCI 1.3.1 §3.3).
 extension AHCIPort {
@@ -41,7 +42,9 @@ extension AHCIPort {
     case PortRegister.receivedFISUpper:
       receivedFISAddress =
         receivedFISAddress & 0xffff_ffff | UInt64(merged(UInt32(receivedFISAddress >> 32))) << 32
-    case PortRegister.interruptStatus: interruptStatus &= ~(ones & PortInterrupt.clearMask)
+    case PortRegister.interruptStatus:
+      Tracing.record(.acknowledged, value: ones)
+      interruptStatus &= ~(ones & PortInterrupt.clearMask)
     case PortRegister.interruptEnable:
       interruptEnable = merged(interruptEnable) & PortInterrupt.enableMask
       controller.portChanged(self)

@@ -4,6 +4,7 @@ import CLinuxAIO
 import EventLoop
 import Glibc
 import HostSystem
+import Tracing
 
 /// Operations on files through a Linux AIO context of its own (io_setup(2); QEMU's `aio=native`).
 ///
@@ -224,12 +225,14 @@ public final class LinuxAIOEngine: IOEngine {
     }
     block.pointee = content
     blocks.enqueue(block)
+    Tracing.record(.queued, request: operation.pointee.request, value: TraceQueueing.named.rawValue)
   }
 
   /// Hands everything queued to the kernel, which may take a part, or nothing yet.
   private func submitQueued() {
     isBlocked = false
     while blocks.queuedCount > 0 && !isBlocked {
+      if Tracing.isOn { traceQueued() }
       let answer = port.submit(blocks.queue, count: blocks.queuedCount)
       switch answer {
       case 1...:
@@ -247,6 +250,14 @@ public final class LinuxAIOEngine: IOEngine {
     }
     // Cache hits and buffered operations are complete already; the eventfd would say so only after a system call.
     if port.isPollable && port.hasEvents { reaper.schedule() }
+  }
+
+  @inline(never)
+  private func traceQueued() {
+    for index in 0..<blocks.queuedCount {
+      guard let block = blocks.queue[index], let operation = Self.operation(block.pointee.aio_data) else { continue }
+      Tracing.record(.submitted, request: operation.pointee.request)
+    }
   }
 
   /// The kernel says what is wrong with the first block of a submission, and has not looked at the others.

@@ -2,6 +2,7 @@
 import EventLoop
 import Glibc
 import HostSystem
+import Tracing
 
 /// Operations on files by threads that make calls which block: works with every file and every host (origin: QEMU's
 /// thread pool).
@@ -76,6 +77,7 @@ public final class ThreadPoolEngine: IOEngine {
 
   public override func submit(_ operation: UnsafeMutablePointer<IOOperation>) {
     began(operation)
+    Tracing.record(.queued, request: operation.pointee.request, value: TraceQueueing.named.rawValue)
     queued.append(operation)
     queuedCount += 1
     if queuedCount >= Self.handoverMax { handOver() } else { handover.deferToBatchEnd() }

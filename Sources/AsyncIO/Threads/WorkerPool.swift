@@ -4,6 +4,7 @@ import EventLoop
 import Glibc
 import HostSystem
 import Synchronization
+import Tracing
 
 /// Starts the threads of a pool; a base class, so that tests can refuse.
 class WorkerStarter: @unchecked Sendable {
@@ -193,6 +194,7 @@ final class WorkerPool: @unchecked Sendable {
       queuedCount -= 1
       port.taken(operation)
       pthread_mutex_unlock(lock)
+      Tracing.record(.submitted, request: operation.pointee.request)
       operation.perform(through: port)
       complete(operation)
       pthread_mutex_lock(lock)
