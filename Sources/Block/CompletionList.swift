@@ -46,7 +46,12 @@ final class CompletionList: DeferredCall {
     request.pointee.next = nil
     if let last { last.pointee.next = request } else { first = request }
     last = request
-    if isAnnounced { return }
+    if !isAnnounced { announce() }
+  }
+
+  // Apart, so that the way of all other requests saves no registers for it.
+  @inline(never)
+  private func announce() {
     isAnnounced = true
     // Outside a batch the call would run at once, inside `submit`. A vCPU's batch ends before the loop has looked.
     if loop.isInBatch && loop.isOnLoop && dueFirst == nil { deferToBatchEnd() } else { nextRound.schedule() }
