@@ -64,7 +64,7 @@ let package = Package(
         "AHCI", "Assembly", "AsyncIO", "Block", "EventLoop", "HostSystem",
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
-    module("WakeupLab", ["Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem"]),
+    module("WakeupLab", ["Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem", "Tracing"]),
     // Floor 9
     .executableTarget(
       name: "spindle",
@@ -85,7 +85,7 @@ let package = Package(
     tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
     tests("AssemblyTests", ["Assembly", "Tracing", "TracingTestKit"]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
-    tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop"]),
+    tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop", "TracingTestKit"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

@@ -2,6 +2,7 @@
 import Bench
 import EventLoop
 import GuestDrivers
+import Tracing
 
 /// `spindle wakeup`: the published table on this machine, beside its floor, with a verdict in words.
 public struct Reproduction {
@@ -31,6 +32,8 @@ public struct Reproduction {
     public var rows: [(scenario: WakeupScenario, figures: WakeupFigures)] = []
     /// The thoughts alone, and the reads alone, seconds.
     public var floorSeconds = 0.0, diskSeconds = 0.0
+    /// The trace of the first row, which is the bug's.
+    public var trace = Trace(threads: [])
 
     /// An outcome without rows.
     public init() {}
@@ -59,11 +62,29 @@ public struct Reproduction {
     printRow("wakeup/floor", outcome.floorSeconds, nil, outcome.floorSeconds, nil)
     printRow("wakeup/disk", outcome.diskSeconds, nil, outcome.floorSeconds, nil)
     for scenario in scenarios {
-      let figures = try lab.run(scenario)
+      let (figures, trace) = try lab.run(scenario)
+      if outcome.rows.isEmpty { outcome.trace = trace }
       outcome.rows.append((scenario, figures))
       printRow(scenario.id, figures.seconds, scenario.publishedSeconds, outcome.floorSeconds, figures)
     }
+    printSteps(outcome)
     return outcome
+  }
+
+  private static let stepTable = BenchTable(widths: [28, 22, 10, 10, 10, 10])
+
+  /// Where the time goes: how long each step took, microseconds.
+  private func printSteps(_ outcome: Outcome) {
+    print("")
+    print(Self.stepTable.row(["microseconds", "step", "p50", "p99", "p99.9", "max"]))
+    for row in outcome.rows {
+      for step in row.figures.steps {
+        let times = [step.latency.p50, step.latency.p99, step.latency.p999, step.latency.max]
+        print(
+          Self.stepTable.row([row.scenario.id, step.name] + times.map { BenchTable.fraction(Double($0) / 1000) }))
+      }
+    }
+    print("")
   }
 
   private func printRow(

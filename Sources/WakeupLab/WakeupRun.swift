@@ -8,6 +8,7 @@ import HostSystem
 import Machine
 import Platform
 import Synchronization
+import Tracing
 
 /// Runs the published workload in a hosted machine, with O_DIRECT on a real file.
 public struct WakeupRun: Sendable {
@@ -24,16 +25,19 @@ public struct WakeupRun: Sendable {
   public init(path: String) { self.path = path }
 
   private final class Outcome: Sendable {
-    let value = Mutex<(figures: WakeupFigures, failure: String?)>((WakeupFigures(), nil))
+    let value = Mutex<(figures: WakeupFigures, trace: Trace, failure: String?)>(
+      (WakeupFigures(), Trace(threads: []), nil))
   }
 
-  /// Assembles a machine for `scenario`, runs the workload, and takes everything down again. Main thread.
-  public func run(_ scenario: WakeupScenario) throws -> WakeupFigures {
+  /// Assembles a machine for `scenario`, runs the workload with tracing on, and takes everything down again. Main thread.
+  public func run(_ scenario: WakeupScenario) throws -> (figures: WakeupFigures, trace: Trace) {
     var drive = DriveConfiguration(source: .file(path: path), id: "lab")
     drive.interface = scenario.interface
     drive.cache = .none
     drive.isReadOnly = true
     drive.engine = .ioUring
+    // As QEMU: each request of a batch is one of its own.
+    drive.merge = false
     var configuration = MachineConfiguration()
     configuration.memoryBytes = Self.memoryBytes
     configuration.drives = [drive]
@@ -47,16 +51,24 @@ public struct WakeupRun: Sendable {
     _ = assembled.useHosted(processorCount: 1) { bus in
       do throws(DriverError) {
         let figures = try lab.guestProgram(bus, scenario, machine.mainLoop)
-        outcome.value.withLock { $0.figures = figures }
+        Tracing.stop()
+        let trace = Tracing.collect()
+        outcome.value.withLock {
+          $0.figures = figures
+          $0.trace = trace
+        }
       } catch {
         outcome.value.withLock { $0.failure = "\(error)" }
       }
       machine.requestShutdown(.hostRequest)
     }
     _ = try assembled.run()
-    let (figures, failure) = outcome.value.withLock { $0 }
+    var (figures, trace, failure) = outcome.value.withLock { $0 }
     if let failure { throw WakeupError("\(scenario.id): the guest's driver gave up: \(failure)") }
-    return figures
+    figures.steps = TraceLatencies(trace).all.compactMap { step in
+      LatencySummary(step.histogram).map { WakeupStep(name: step.name, latency: $0) }
+    }
+    return (figures, trace)
   }
 
   private func guestProgram(
@@ -90,6 +102,7 @@ public struct WakeupRun: Sendable {
       let buffers = bus.allocate(byteCount: own.bufferBytes, alignment: 4096),
       let load = ThinkingLoad(bus: bus, queue: queue, parameters: own, buffers: buffers)
     else { throw .outOfResources }
+    Tracing.start()
     let before = loop.wakeStatistics
     let start = HostClock.nanoseconds
     let failures = try load.run()

@@ -4,6 +4,7 @@
 import Assembly
 import EventLoop
 import GuestDrivers
+import Tracing
 
 /// One row of the reproduction: a device and a wake policy.
 public struct WakeupScenario: Equatable, Sendable {
@@ -55,9 +56,19 @@ public struct WakeupFigures: Equatable, Sendable {
   public var eventWrites: UInt64 = 0
   /// How often the main loop found it written.
   public var wakeups: UInt64 = 0
+  /// How long each step took, in the order of a request's life.
+  public var steps: [WakeupStep] = []
 
   /// No figures.
   public init() {}
+}
+
+/// One step of a request's life.
+public struct WakeupStep: Equatable, Sendable {
+  /// From which trace point to which.
+  public var name: String
+  /// How long it took.
+  public var latency: LatencySummary
 }
 
 /// Why the lab could not do its work, as one line.

@@ -27,7 +27,12 @@ final class TraceRecording {
   /// - Returns: what was recorded, as a line for the user.
   func finish() throws -> String {
     Tracing.stop()
-    let trace = Tracing.collect()
+    return try write(Tracing.collect())
+  }
+
+  /// Writes a trace that was recorded elsewhere.
+  /// - Returns: what it holds, as a line for the user.
+  func write(_ trace: Trace) throws -> String {
     // A pipe or a terminal has no length to be cut.
     _ = clinux_ftruncate(file.number, 0)
     do throws(TraceWriteError) {

@@ -45,6 +45,8 @@ struct WakeupCommand: ParsableCommand {
   var batchThinkUs: UInt64 = 1000
   @Option(name: .customLong("completion-think-us"), help: "Microseconds of thought after each completion.")
   var completionThinkUs: UInt64 = 1000
+  @Option(help: "Write the first run's trace to this file (Perfetto, chrome://tracing).")
+  var trace: String?
   @Flag(help: "Print one JSON object instead of the table.")
   var json = false
 
@@ -54,6 +56,7 @@ struct WakeupCommand: ParsableCommand {
   func run() throws {
     let scenarios = try chosenScenarios()
     try checkNumbers()
+    let recording = try trace.map { try TraceRecording(path: $0) }
     let path = try file ?? BenchFile.make(byteCount: mib << 20)
     defer { if file == nil { unlink(path) } }
     var lab = WakeupRun(path: path)
@@ -66,6 +69,7 @@ struct WakeupCommand: ParsableCommand {
     var reproduction = Reproduction(lab: lab, scenarios: scenarios)
     if !json { reproduction.print = { print($0) } }
     let outcome = try reproduction.run()
+    if let recording { StandardError.print("spindle: \(try recording.write(outcome.trace))") }
     let (lines, isGood) = Reproduction.verdict(outcome)
     if json {
       try printJSON(command: "wakeup", results: results(outcome))
