@@ -29,11 +29,18 @@ private final class Slot: Sendable {
     unseen.add(1, ordering: .releasing)
   }
 
-  /// Loop thread.
+  /// Takes whatever was posted, as a bottom half does. Loop thread.
   func take() {
     let count = unseen.exchange(0, ordering: .acquiringAndReleasing)
     seen.add(count, ordering: .relaxed)
     if isWaiting.exchange(false, ordering: .relaxed) { gate.open() }
+  }
+
+  /// Takes one piece, of which each has a completion of its own. Loop thread.
+  func takeOne() {
+    let left = unseen.subtract(1, ordering: .acquiringAndReleasing).newValue
+    seen.add(1, ordering: .relaxed)
+    if left == 0 && isWaiting.exchange(false, ordering: .relaxed) { gate.open() }
   }
 }
 
@@ -55,16 +62,16 @@ private final class SlotCall: DeferredCall {
 /// Entries of the ring; the token is the slot's place.
 private final class SlotClient: RingClient {
   var slots: [Slot] = []
-  override func completed(token: UInt64, result: Int32) { slots[Int(token)].take() }
+  override func completed(token: UInt64, result: Int32) { slots[Int(token)].takeOne() }
 }
 
 /// A loop without timers, threads that hand it work, and one that interrupts them all.
 private final class Stress: @unchecked Sendable {
-  static let roundsPerThread = 10_000
   static let watchdogSeconds = 60
 
   let loop: EventLoop
   let ring: LoopRing?
+  private let roundsPerThread: Int
   /// Of how many rounds a thread waits in one, by chance.
   private let waitsOneIn: UInt64
   private let lock = LentLock()
@@ -80,7 +87,8 @@ private final class Stress: @unchecked Sendable {
   // The loop's rounds that may sleep; loop thread.
   private(set) var sleeps = 0
 
-  init(_ monitor: LoopMonitor, _ policy: WakePolicy, waitsOneIn: UInt64) throws {
+  init(_ monitor: LoopMonitor, _ policy: WakePolicy, waitsOneIn: UInt64, roundsPerThread: Int) throws {
+    self.roundsPerThread = roundsPerThread
     self.waitsOneIn = waitsOneIn
     if monitor == .ioUring {
       // As the loop itself takes a ring for monitor, but one that takes its time.
@@ -95,75 +103,101 @@ private final class Stress: @unchecked Sendable {
     if let ring { clientNumber = ring.register(client) }
   }
 
-  /// Adds a thread that does its rounds, and waits for what it has posted in some of them, and in the last.
-  private func addThread(_ name: String, _ announce: @escaping @Sendable (Slot, inout Delays) -> Void) -> Slot {
-    let slot = Slot(name: name)
-    let seed = UInt64(slots.count + 1)
-    slots.append(slot)
+  private func makeSlot(_ kind: String) -> Slot {
+    slots.append(Slot(name: "\(kind) \(slots.count)"))
+    return slots.last!
+  }
+
+  /// Adds a thread that does its rounds, and waits for what it has handed over in some of them, and in the last.
+  /// - Parameter handOver: posts to the slot, and announces it; told whether the thread is going to wait.
+  private func addThread(_ slot: Slot, _ handOver: @escaping @Sendable (_ waits: Bool, inout Delays) -> Void) {
+    let seed = UInt64(slots.count)
     let body: @Sendable () -> Void = { [self] in
       interrupter.include()
       var delays = Delays(seed: seed)
-      for round in 1...Self.roundsPerThread where !isLost.load(ordering: .relaxed) {
-        let waits = delays.next() % waitsOneIn == 0 || round == Self.roundsPerThread
-        slot.post(thenWaits: waits)
-        delays.pause()
-        announce(slot, &delays)
+      for round in 1...roundsPerThread where !isLost.load(ordering: .relaxed) {
+        let waits = delays.next() % waitsOneIn == 0 || round == roundsPerThread
+        handOver(waits, &delays)
         delays.pause()
         if waits { slot.gate.wait() }
       }
     }
-    bodies.append((name, body))
-    return slot
+    bodies.append((slot.name, body))
   }
 
   /// Threads that schedule one bottom half between them, without any lock.
   func addSchedulers(_ count: Int) {
     let work = SlotWork(loop: loop)
-    for number in 0..<count {
-      work.slots.append(addThread("scheduler \(slots.count).\(number)") { _, _ in work.schedule() })
+    for _ in 0..<count {
+      let slot = makeSlot("scheduler")
+      work.slots.append(slot)
+      addThread(slot) { waits, delays in
+        slot.post(thenWaits: waits)
+        delays.pause()
+        work.schedule()
+      }
     }
   }
 
   func addExecutor() {
-    _ = addThread("executor") { [loop] slot, _ in loop.execute { slot.take() } }
+    let slot = makeSlot("executor")
+    addThread(slot) { [loop] waits, delays in
+      slot.post(thenWaits: waits)
+      delays.pause()
+      loop.execute { slot.take() }
+    }
   }
 
-  /// A thread that does what a vCPU does in an exit: under the lock it queues an entry on the loop's ring, or defers a call.
-  func addVCPU() {
-    var call: SlotCall!
-    let place = UInt64(slots.count)
-    let slot = addThread("vcpu \(place)") { [self, place] slot, delays in
+  /// A thread that defers a call in each exit, as a vCPU does for a used ring, under the lock.
+  func addDeferringVCPU() {
+    let slot = makeSlot("deferring vcpu")
+    // Used by the thread under the lock, and by the loop.
+    nonisolated(unsafe) let call = SlotCall(loop: loop, slot: slot)
+    addThread(slot) { [self] waits, delays in
       lock.lock()
       delays.pause()
-      if let ring, delays.next() & 1 == 0 {
-        while !ring.hasRoom {
-          lock.unlock()
-          sched_yield()
-          lock.lock()
-        }
+      slot.post(thenWaits: waits)
+      loop.beginBatch()
+      call.deferToBatchEnd()
+      loop.endBatch()
+      delays.pause()
+      lock.unlock()
+    }
+  }
+
+  /// A thread that queues an entry on the loop's ring in each exit, under the lock; where there is no ring, it defers.
+  func addQueuingVCPU() {
+    guard let ring else { return addDeferringVCPU() }
+    // Used under the lock, as by the loop.
+    nonisolated(unsafe) let sharedRing = ring
+    let place = UInt64(slots.count)
+    let slot = makeSlot("queuing vcpu")
+    addThread(slot) { [self] waits, delays in
+      lock.lock()
+      while !sharedRing.hasRoom && !isLost.load(ordering: .relaxed) {
+        lock.unlock()
+        sched_yield()
+        lock.lock()
+      }
+      delays.pause()
+      if sharedRing.hasRoom {
+        slot.post(thenWaits: waits)
         loop.beginBatch()
-        let entry = ring.takeEntry()
+        let entry = sharedRing.takeEntry()
         io_uring_prep_nop(entry)
-        ring.enqueue(entry, client: clientNumber, token: place)
-        loop.endBatch()
-      } else {
-        loop.beginBatch()
-        calls[Int(place)]!.deferToBatchEnd()
+        sharedRing.enqueue(entry, client: clientNumber, token: place)
         loop.endBatch()
       }
       delays.pause()
       lock.unlock()
     }
-    call = SlotCall(loop: loop, slot: slot)
-    calls[Int(place)] = call
   }
-  private var calls: [Int: SlotCall] = [:]
 
   /// Ends when each piece of work has been seen.
   /// - Returns: the state in which nothing moved any more; nil where all went well.
   func run() throws -> String? {
     client.slots = slots
-    let total = slots.count * Self.roundsPerThread
+    let total = slots.count * roundsPerThread
     let loopThread = try HostThread(name: "loop") { [self] in runLoop(until: total) }
     isReady.wait()
     let threads = try bodies.map { try HostThread(name: $0.name, $0.body) }
@@ -236,21 +270,21 @@ private final class Stress: @unchecked Sendable {
   /// Many threads: the loop is kept busy, and has hardly found nothing to do when something comes.
   @Test(arguments: usableMonitors, [WakePolicy.elided, .always])
   func manyThreadsLoseNoWakeupOfALoopWithoutTimers(monitor: LoopMonitor, policy: WakePolicy) throws {
-    let stress = try Stress(monitor, policy, waitsOneIn: 2)
+    let stress = try Stress(monitor, policy, waitsOneIn: 2, roundsPerThread: 6000)
     stress.addSchedulers(1)
     stress.addSchedulers(2)
     stress.addExecutor()
-    stress.addVCPU()
-    stress.addVCPU()
+    stress.addDeferringVCPU()
+    stress.addQueuingVCPU()
     try check(stress, policy)
   }
 
   /// Two threads that wait for each piece of work: the loop sleeps all the time.
   @Test(arguments: usableMonitors, [WakePolicy.elided, .always])
   func twoThreadsThatWaitEachTimeLoseNoWakeup(monitor: LoopMonitor, policy: WakePolicy) throws {
-    let stress = try Stress(monitor, policy, waitsOneIn: 1)
+    let stress = try Stress(monitor, policy, waitsOneIn: 1, roundsPerThread: 5000)
     stress.addSchedulers(1)
-    stress.addVCPU()
+    stress.addQueuingVCPU()
     try check(stress, policy)
   }
 
