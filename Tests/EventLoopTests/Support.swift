@@ -40,4 +40,12 @@ final class DispatchGate: @unchecked Sendable {
   }
   func open() { sem_post(word) }
   func wait() { while sem_wait(word) != 0 {} }
+  /// For watchdogs: whether the gate was opened in time.
+  func wait(secondsMax: Int) -> Bool {
+    var end = timespec()
+    clock_gettime(CLOCK_REALTIME, &end)
+    end.tv_sec += secondsMax
+    while sem_timedwait(word, &end) != 0 { if errno != EINTR { return false } }
+    return true
+  }
 }
