@@ -118,7 +118,10 @@ final class RingMonitor: DescriptorMonitor {
       }
       handedOver += ring.submitBatchMax
     }
-    result = ring.port.enter(toSubmit: toSubmit - handedOver, waitFor: timeoutNs == 0 ? 0 : 1, timeoutNs: timeoutNs)
+    // What found no room to be armed must not be slept on: the eventfd may be among it.
+    let mayBlock = timeoutNs != 0 && toArm.isEmpty
+    result = ring.port.enter(
+      toSubmit: toSubmit - handedOver, waitFor: mayBlock ? 1 : 0, timeoutNs: mayBlock ? timeoutNs : 0)
   }
 
   override func collect() {

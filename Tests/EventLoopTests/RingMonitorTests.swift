@@ -118,6 +118,34 @@ private final class NoopClient: RingClient {
 
   private func settle() { while loop.runOnce(mayBlock: false) {} }
 
+  @Test func notifierIsArmedBeforeTheLoopSleepsAlsoWhereTheKernelRefusedAFullQueue() throws {
+    let client = NoopClient()
+    let number = ring.register(client)
+    ring.submitBatchMax = 1000
+    let event = loop.notifier.event.number
+    // While the loop sleeps, a vCPU fills the queue and wakes it; the kernel refuses the next call, and that one only.
+    kernel.onWait = { [kernel, ring, loop, input] in
+      for token in 0..<LoopRing.entryCount {
+        let entry = ring.takeEntry()
+        io_uring_prep_nop(entry)
+        ring.enqueue(entry, client: number, token: UInt64(token))
+      }
+      loop.notifier.event.signal()
+      kernel.completePoll(of: event, input)
+      kernel.answers = [-EAGAIN]
+      kernel.onWait = {}
+    }
+    loop.runOnce(mayBlock: true)
+    var sleepsUnarmed = 0
+    kernel.onWait = { [kernel] in
+      if kernel.calls.last!.timeoutNs == nil && !kernel.polls.contains(where: { $0.descriptor == event }) {
+        sleepsUnarmed += 1
+      }
+    }
+    for _ in 0..<3 { loop.runOnce(mayBlock: true) }
+    #expect(sleepsUnarmed == 0)
+  }
+
   @Test func oneCallArmsSubmitsAndWaits() throws {
     let client = NoopClient()
     let number = ring.register(client)
