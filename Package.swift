@@ -64,7 +64,8 @@ let package = Package(
         "AHCI", "Assembly", "AsyncIO", "Block", "EventLoop", "HostSystem",
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
-    module("WakeupLab", ["Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem", "Tracing"]),
+    module(
+      "WakeupLab", ["Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem", "Tracing"]),
     // Floor 9
     .executableTarget(
       name: "spindle",
