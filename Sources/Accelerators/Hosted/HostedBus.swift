@@ -152,7 +152,7 @@ public final class HostedBus: SleepingBus, @unchecked Sendable {
     return clinux_load32_acquire(counters + target.processor * HostedProcessorInterrupts.vectorCount + target.vector)
   }
 
-  /// Waits for the interrupt, spinning for `spinNs` first.
+  /// Lets the processor's thread sleep, which the machine does not notice.
   public func sleep(nanoseconds: UInt64) -> Bool {
     let nsPerSecond: UInt64 = 1_000_000_000
     var time = timespec(tv_sec: Int(nanoseconds / nsPerSecond), tv_nsec: Int(nanoseconds % nsPerSecond))
@@ -162,6 +162,7 @@ public final class HostedBus: SleepingBus, @unchecked Sendable {
     return !isStopping
   }
 
+  /// Waits for the interrupt, spinning for `spinNs` first.
   public func waitForInterrupt(_ interrupt: MessageInterrupt, after seen: UInt32) -> Bool {
     let vector = Int(interrupt.number & 0xff)
     // Pairs with the increment in HostedProcessorInterrupts.raise, here and in the loop.
