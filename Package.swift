@@ -31,10 +31,14 @@ let package = Package(
     .target(name: "CLinuxAIO"),
     .target(name: "CURing", linkerSettings: [.linkedLibrary("uring")]),
     .target(name: "CKVM"),
+    .systemLibrary(name: "CPixman", pkgConfig: "pixman-1", providers: [.apt(["libpixman-1-dev"])]),
+    .systemLibrary(name: "CFreeType", pkgConfig: "freetype2", providers: [.apt(["libfreetype-dev"])]),
+    .target(name: "CPNG", linkerSettings: [.linkedLibrary("png")]),
     // Floor 1
     module("HostSystem", ["CLinux", "CURing"]),
     module("GuestMemory", ["HostSystem"]),
     module("GuestDrivers"),
+    module("Pictures", ["CFreeType", "CPNG", "CPixman"]),
     // Images that boot, written into a Swift file by the plugin. They are data to every floor.
     .plugin(name: "GuestImagePlugin", capability: .buildTool(), path: "Tools/GuestImagePlugin"),
     .target(name: "GuestImages", path: "Images/GuestImages", plugins: ["GuestImagePlugin"]),
@@ -86,6 +90,7 @@ let package = Package(
     tests(
       "AcceleratorsTests",
       ["Accelerators", "Platform", "Machine", "GuestDrivers", "GuestMemory", "GuestImages", "EventLoop", "HostSystem"]),
+    tests("PicturesTests", ["CPNG", "Pictures"]),
     tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],
   swiftLanguageModes: [.v6]
