@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpng.h"
 
+#include <errno.h>
 #include <png.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 _Static_assert(cpng_message_bytes == sizeof(((png_image *)0)->message), "libpng's messages fit");
 
@@ -34,8 +38,23 @@ int cpng_encode(const uint8_t *rgb, uint32_t width, uint32_t height, uint8_t *pn
 }
 
 int cpng_write_file(const char *path, const uint8_t *rgb, uint32_t width, uint32_t height, char *message) {
+  // Not png_image_write_to_file: where that fails it removes whatever the path names, be it a device.
+  FILE *file = fopen(path, "wb");
+  if (!file) {
+    snprintf(message, cpng_message_bytes, "%s", strerror(errno));
+    return 0;
+  }
+  struct stat status;
+  int removable = fstat(fileno(file), &status) == 0 && S_ISREG(status.st_mode);
   png_image image = rgb_image(width, height);
-  return finish(&image, png_image_write_to_file(&image, path, 0, rgb, 0, NULL), message);
+  int ok = finish(&image, png_image_write_to_stdio(&image, file, 0, rgb, 0, NULL), message);
+  // What is buffered is written only now, and a full disk may show only now.
+  if (fclose(file) != 0 && ok) {
+    snprintf(message, cpng_message_bytes, "%s", strerror(errno));
+    ok = 0;
+  }
+  if (!ok && removable) unlink(path);
+  return ok;
 }
 
 int cpng_size(const uint8_t *png, size_t size, uint32_t *width, uint32_t *height, char *message) {

@@ -88,7 +88,8 @@ extension Canvas {
       if let part = visible.part(ofLineFrom: start, to: end) {
         let range = part.lowerBound * length...part.upperBound * length
         if dashes.isEmpty {
-          parts.append((range.lowerBound == 0 ? start : at(range.lowerBound), part.upperBound == 1 ? end : at(range.upperBound)))
+          parts.append(
+            (range.lowerBound == 0 ? start : at(range.lowerBound), part.upperBound == 1 ? end : at(range.upperBound)))
         } else {
           let phase = (travelled + range.lowerBound).truncatingRemainder(dividingBy: period)
           for dash in Canvas.dashes(dashes, phase: phase, over: range) { parts.append((at(dash.0), at(dash.1))) }

@@ -3,38 +3,56 @@
 /// Finds places for labels at which they cover nothing else.
 struct LabelPlacer {
   /// Where no further label may lie: labels that are placed, and marks they must not hide.
-  private(set) var taken: [Rect] = []
-  /// Where labels lie only if there is no other place: arrows, which can be followed behind a word.
-  private var avoided: [Rect] = []
+  private var taken: [Rect] = []
+  /// The lines from labels to what they name. They may cover each other, but no label.
+  private var leaders: [Rect] = []
+  /// What labels cross only if there is no other place: arrows, which can be followed behind a word.
+  private var lines: [(start: Point, end: Point)] = []
+
+  /// A place for a label, and the line from there to what it names.
+  struct Candidate {
+    var label: Rect
+    /// May run along an arrow, but not through another label.
+    var leader: Rect?
+  }
 
   mutating func take(_ rect: Rect) { taken.append(rect) }
 
-  /// Keeps labels off a line where that is possible.
-  mutating func avoid(_ line: [Point]) {
-    /// Pixels between the little squares that stand for the line.
-    let pace = 4.0
-    for (start, end) in zip(line, line.dropFirst()) {
-      let steps = max(1, Int(max(abs(end.x - start.x), abs(end.y - start.y)) / pace))
-      for step in 0...steps {
-        let part = Double(step) / Double(steps)
-        let x = start.x + (end.x - start.x) * part
-        let y = start.y + (end.y - start.y) * part
-        avoided.append(Rect(x: x - pace / 2, y: y - pace / 2, width: pace, height: pace))
-      }
+  /// Keeps labels off the lines between these points where that is possible.
+  mutating func avoid(_ points: [Point]) {
+    for (start, end) in zip(points, points.dropFirst()) { lines.append((start, end)) }
+  }
+
+  /// Takes the candidate that is free and crosses the least of all lines, the first of equal ones. Its index, and whether
+  /// it crosses any; nil where none is free.
+  mutating func place(_ candidates: [Candidate]) -> (index: Int, crosses: Bool)? {
+    var best: (index: Int, crossing: Double)?
+    for (index, candidate) in candidates.enumerated() where isFree(candidate) {
+      let crossing = crossing(candidate.label)
+      if crossing < best?.crossing ?? .infinity { best = (index, crossing) }
+      if crossing == 0 { break }
     }
+    guard let best else { return nil }
+    take(candidates[best.index].label)
+    if let leader = candidates[best.index].leader { leaders.append(leader) }
+    return (best.index, best.crossing > 0)
   }
 
-  func isFree(_ rects: [Rect]) -> Bool { !rects.contains { rect in taken.contains { $0.intersects(rect) } } }
+  /// The same for labels that no line leads to; the index alone.
+  mutating func place(_ labels: [Rect]) -> Int? { place(labels.map { Candidate(label: $0) })?.index }
 
-  private func isClear(_ rects: [Rect]) -> Bool {
-    isFree(rects) && !rects.contains { rect in avoided.contains { $0.intersects(rect) } }
+  private func isFree(_ candidate: Candidate) -> Bool {
+    !leaders.contains { $0.intersects(candidate.label) }
+      && !taken.contains { $0.intersects(candidate.label) || candidate.leader.map($0.intersects) ?? false }
   }
 
-  /// Takes the first candidate whose rectangles are free and off every line, else the first that is free; its index.
-  mutating func place(_ candidates: [[Rect]]) -> Int? {
-    guard let index = candidates.firstIndex(where: isClear) ?? candidates.firstIndex(where: isFree) else { return nil }
-    taken += candidates[index]
-    return index
+  /// How many pixels of lines lie within a rectangle.
+  private func crossing(_ rect: Rect) -> Double {
+    lines.reduce(0) { sum, line in
+      guard let part = rect.part(ofLineFrom: line.start, to: line.end) else { return sum }
+      let length = max(abs(line.end.x - line.start.x), abs(line.end.y - line.start.y))
+      return sum + max((part.upperBound - part.lowerBound) * length, 1)
+    }
   }
 
   /// Moves rectangles of these heights up or down until none overlaps, each as near as possible to the middle it wants,

@@ -79,10 +79,12 @@ public struct LatencyPlot: Sendable {
     self.references = references
   }
 
-  /// Draws the picture, `width` pixels wide (at least `minimumWidth`) and 5/9 as high, with `scale` pixels of the file for
-  /// each. Throws `.size` where that is too large.
+  /// Draws the picture, `width` pixels wide (at least `minimumWidth`) and 5/9 as high, or higher where the names of the
+  /// curves need it, with `scale` pixels of the file for each. Throws `.size` where that is too large.
   public func draw(width: Int = 900, scale: Int = 2, fonts: Fonts) throws(PictureError) -> Canvas {
-    try drawing(width: width, fonts: fonts).canvas(scale: scale, fonts: fonts)
+    // A width no canvas has is refused before anything is laid out on it.
+    _ = try Canvas.pixelCount(width: max(width, LatencyPlot.minimumWidth), height: 1, scale: scale)
+    return try drawing(width: width, fonts: fonts).canvas(scale: scale, fonts: fonts)
   }
 
   func drawing(width: Int, fonts: Fonts) -> Drawing {

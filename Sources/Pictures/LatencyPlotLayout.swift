@@ -19,6 +19,10 @@ struct LatencyPlotLayout {
   private var frame = Rect(x: 0, y: 0, width: 0, height: 0)
 
   private static let margin = 20.0
+  /// From the plot to the names of the curves: room for the line that leads there, and the marker.
+  private static let endLabelDistance = 44.0
+  /// How far these names may reach above and below the plot.
+  private static let labelOverhang = 10.0
   private static let longestEndLabel = 210.0
   private static let axisStyle = TextStyle(size: 12, color: .gray(60))
   private static let axisTitleStyle = TextStyle(size: 13, color: .gray(40))
@@ -48,10 +52,14 @@ struct LatencyPlotLayout {
     let top = headline()
     let labels = endLabels()
     let labelWidth = min(labels.map(\.width).max() ?? 0, LatencyPlotLayout.longestEndLabel)
+    let axisRoom = LatencyPlotLayout.margin + 44
+    let needed = labels.reduce(0) { $0 + $1.height } - 2 * LatencyPlotLayout.labelOverhang
+    drawing.height = max(drawing.height, (top + 8 + needed + axisRoom).rounded(.up))
     frame = Rect(
       left: LatencyPlotLayout.margin + 78, top: top + 8,
-      right: drawing.width - LatencyPlotLayout.margin - (labelWidth > 0 ? labelWidth + 34 : 0),
-      bottom: drawing.height - LatencyPlotLayout.margin - 44)
+      right: drawing.width - LatencyPlotLayout.margin
+        - (labelWidth > 0 ? labelWidth + LatencyPlotLayout.endLabelDistance : 0),
+      bottom: drawing.height - axisRoom)
     grid()
     axes()
     var placer = LabelPlacer()
@@ -64,7 +72,11 @@ struct LatencyPlotLayout {
 
   private func place(_ point: LatencyPlot.Percentile) -> Point { Point(x(point.percent), y(point.nanoseconds)) }
 
-  private func x(_ percent: Double) -> Double { frame.x + percents.fraction(percent) * frame.width }
+  private func x(_ percent: Double) -> Double {
+    // The markers at the left end must not cover the numbers of the axis.
+    let inset = 14.0
+    return frame.x + inset + percents.fraction(percent) * (frame.width - inset)
+  }
 
   private func y(_ nanoseconds: UInt64) -> Double { frame.bottom - decades.fraction(nanoseconds) * frame.height }
 
@@ -106,12 +118,12 @@ struct LatencyPlotLayout {
       let middle = y(DecadeScale.power(decade))
       let bounds = fonts.bounds(
         of: text, at: Point(frame.x - 8, middle - fonts.lineHeight(style) / 2), style, alignment: .right)
-      if placer.place([[bounds]]) != nil { drawing.text(text, at: Point(bounds.x, bounds.y), style, fonts) }
+      if placer.place([bounds]) != nil { drawing.text(text, at: Point(bounds.x, bounds.y), style, fonts) }
     }
     // The maximum has the best right to its place.
     for (percent, text) in [(100, "max")] + percents.marks.map({ ($0, PercentileScale.text($0)) }) {
       let bounds = fonts.bounds(of: text, at: Point(x(percent), frame.bottom + 7), style, alignment: .center)
-      if placer.place([[bounds.grown(4, 0)]]) != nil { drawing.text(text, at: Point(bounds.x, bounds.y), style, fonts) }
+      if placer.place([bounds.grown(4, 0)]) != nil { drawing.text(text, at: Point(bounds.x, bounds.y), style, fonts) }
     }
     let title = LatencyPlotLayout.axisTitleStyle
     let measure = fonts.shortened(plot.measure + " (logarithmic)", to: frame.height, title)
@@ -142,7 +154,7 @@ struct LatencyPlotLayout {
       let tops = [y - height - 3, y + 4].filter { $0 >= frame.y && $0 + height <= frame.bottom }
       let lefts = [0, 0.25, 0.5, 0.75, 1].map { frame.x + 8 + (frame.width - 16 - width) * $0 }
       let candidates = tops.flatMap { top in lefts.map { Rect(x: $0, y: top, width: width, height: height) } }
-      guard let index = placer.place(candidates.map { [$0.grown(4, 0)] }) else { continue }
+      guard let index = placer.place(candidates.map { $0.grown(4, 0) }) else { continue }
       drawing.rectangle(candidates[index].grown(3, -1), .white)
       drawing.text(text, at: Point(candidates[index].x, candidates[index].y), style, fonts)
     }
@@ -188,18 +200,24 @@ struct LatencyPlotLayout {
   private mutating func draw(_ labels: [EndLabel], width: Double) {
     let ends = zip(labels, curves.filter { !$0.points.isEmpty }).map { place($1.points.last!) }
     let tops = LabelPlacer.spread(
-      middles: ends.map(\.y), heights: labels.map(\.height), within: frame.y - 10...frame.bottom + 10)
+      middles: ends.map(\.y), heights: labels.map(\.height),
+      within: frame.y - LatencyPlotLayout.labelOverhang...frame.bottom + LatencyPlotLayout.labelOverhang)
     for ((label, end), top) in zip(zip(labels, ends), tops) {
-      let left = frame.right + 34
+      let left = frame.right + 30
+      let textLeft = frame.right + LatencyPlotLayout.endLabelDistance
       let middle = top + 3 + fonts.lineHeight(LatencyPlotLayout.nameStyle) / 2
       // A thin line leads from the end of the curve to its name, which may have been moved.
       drawing.line(
-        [Point(end.x + 8, end.y), Point(frame.right + 12, end.y), Point(frame.right + 22, middle), Point(left - 5, middle)],
+        [
+          Point(end.x + 8, end.y), Point(frame.right + 12, end.y), Point(frame.right + 22, middle),
+          Point(left - 5, middle),
+        ],
         LineStyle(width: 1, color: label.style.color))
+      label.style.drawMarker(at: Point(left + 2, middle), into: &drawing)
       let name = fonts.shortened(label.name, to: width, LatencyPlotLayout.nameStyle)
-      let bounds = drawing.text(name, at: Point(left, top + 3), LatencyPlotLayout.nameStyle, fonts)
+      let bounds = drawing.text(name, at: Point(textLeft, top + 3), LatencyPlotLayout.nameStyle, fonts)
       let figures = fonts.shortened(label.figures, to: width, LatencyPlotLayout.figureStyle)
-      drawing.text(figures, at: Point(left, bounds.bottom), LatencyPlotLayout.figureStyle, fonts)
+      drawing.text(figures, at: Point(textLeft, bounds.bottom), LatencyPlotLayout.figureStyle, fonts)
     }
   }
 }

@@ -2,8 +2,8 @@
 import CPNG
 
 extension Canvas {
-  /// Writes the picture as a PNG file (8-bit RGB), replacing one that is there. Throws `.png` with libpng's message; no
-  /// part of a file stays behind then.
+  /// Writes the picture as a PNG file (8-bit RGB), replacing one that is there. Throws `.png` with a message; no
+  /// part of a regular file stays behind then.
   public func writePNG(to path: String) throws(PictureError) {
     var message = [CChar](repeating: 0, count: cpng_message_bytes)
     guard cpng_write_file(path, rgb, UInt32(width * scale), UInt32(height * scale), &message) != 0 else {

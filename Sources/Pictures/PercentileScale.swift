@@ -63,7 +63,8 @@ struct DecadeScale {
 
   /// A power of ten as an integer, or the largest one.
   static func power(_ exponent: Int) -> UInt64 {
-    (0..<exponent).reduce(1) { product, _ in product.multipliedReportingOverflow(by: 10).overflow ? .max : product * 10 }
+    (0..<exponent).reduce(1) { product, _ in product.multipliedReportingOverflow(by: 10).overflow ? .max : product * 10
+    }
   }
 
   /// Where a latency is between the lower end (0) and the upper end (1).

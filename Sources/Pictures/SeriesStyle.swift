@@ -29,30 +29,25 @@ struct SeriesStyle {
 
   var line: LineStyle { LineStyle(width: 2.5, color: color, dashes: dashes) }
 
-  /// Draws the marker with a thin white edge, so that it stands out from its line.
+  /// Draws the marker with a thin white edge, so that it stands out from its line. The first ones are the largest: later
+  /// ones at the same place leave something of them to be seen.
   func drawMarker(at place: Point, into drawing: inout Drawing) {
     let (x, y) = (place.x, place.y)
-    func both(_ shape: (Double) -> [Point]) {
-      drawing.add(.polygon(shape(7), .white))
-      drawing.add(.polygon(shape(5.2), color))
+    func both(_ radius: Double, _ shape: (Double) -> [Point]) {
+      drawing.add(.polygon(shape(radius + 1.5), .white))
+      drawing.add(.polygon(shape(radius), color))
     }
     switch marker {
     case .disc, .ring:
-      drawing.add(.circle(place, 6.8, .white))
-      drawing.add(.circle(place, 5, color))
-      if marker == .ring { drawing.add(.circle(place, 2.6, .white)) }
+      drawing.add(.circle(place, 7, .white))
+      drawing.add(.circle(place, 5.5, color))
+      if marker == .ring { drawing.add(.circle(place, 2.8, .white)) }
     case .square:
-      both { r in
-        let r = r * 0.9
-        return [Point(x - r, y - r), Point(x + r, y - r), Point(x + r, y + r), Point(x - r, y + r)]
-      }
+      both(6) { r in [Point(x - r, y - r), Point(x + r, y - r), Point(x + r, y + r), Point(x - r, y + r)] }
     case .triangle:
-      both { r in [Point(x, y - r * 1.15), Point(x + r * 1.1, y + r * 0.85), Point(x - r * 1.1, y + r * 0.85)] }
+      both(4.6) { r in [Point(x, y - r * 1.15), Point(x + r * 1.1, y + r * 0.85), Point(x - r * 1.1, y + r * 0.85)] }
     case .diamond:
-      both { r in
-        let r = r * 1.2
-        return [Point(x, y - r), Point(x + r, y), Point(x, y + r), Point(x - r, y)]
-      }
+      both(5) { r in [Point(x, y - r), Point(x + r, y), Point(x, y + r), Point(x - r, y)] }
     case .cross:
       for (width, stroke) in [(5.5, Color.white), (2.8, color)] {
         let style = LineStyle(width: width, color: stroke)

@@ -131,6 +131,8 @@ public struct StallTimeline: Sendable {
   public static let maximumLanes = 16
   /// See `maximumLanes`.
   public static let maximumMarksPerLane = 400
+  /// See `maximumLanes`.
+  public static let maximumArrows = 200
 
   /// The headline.
   public var title: String
@@ -155,7 +157,9 @@ public struct StallTimeline: Sendable {
   /// Draws the picture, `width` pixels wide (at least `minimumWidth`) and as high as it must be, with `scale` pixels of the
   /// file for each. Throws `.size` where that is too large.
   public func draw(width: Int = 900, scale: Int = 2, fonts: Fonts) throws(PictureError) -> Canvas {
-    try drawing(width: width, fonts: fonts).canvas(scale: scale, fonts: fonts)
+    // A width no canvas has is refused before anything is laid out on it.
+    _ = try Canvas.pixelCount(width: max(width, StallTimeline.minimumWidth), height: 1, scale: scale)
+    return try drawing(width: width, fonts: fonts).canvas(scale: scale, fonts: fonts)
   }
 
   func drawing(width: Int, fonts: Fonts) -> Drawing {
@@ -174,7 +178,7 @@ public struct StallTimeline: Sendable {
       return lane
     }
     let known = result.lanes.indices
-    result.arrows = arrows.prefix(StallTimeline.maximumMarksPerLane).filter {
+    result.arrows = arrows.prefix(StallTimeline.maximumArrows).filter {
       known.contains($0.from.lane) && known.contains($0.to.lane) && $0.from.lane != $0.to.lane
     }
     return result

@@ -13,6 +13,8 @@ struct StallTimelineLayout {
 
   static let margin = 20.0
   private static let bannerHeight = 50.0
+  /// Rows of labels above each bar, where its steps can be told apart.
+  private static let labelRows = 2
   private static let smallBannerHeight = 20.0
   /// Between the two enlarged panels.
   private static let gutter = 34.0
@@ -35,7 +37,7 @@ struct StallTimelineLayout {
   mutating func arrange() {
     headline()
     switch TimelinePlan(picture, pixels: plot.right - plot.left) {
-    case .whole(let window): wholePanel(window, labelRows: picture.lanes.isEmpty ? 0 : 2, isAlone: true)
+    case .whole(let window): wholePanel(window, labelRows: StallTimelineLayout.labelRows, isAlone: true)
     case .enlarged(let whole, let queued, let woken, let share):
       let overview = wholePanel(whole, labelRows: 0, isAlone: false)
       enlargedPanels(queued: queued, woken: woken, share: share, below: overview)
@@ -92,15 +94,17 @@ struct StallTimelineLayout {
     arrows(routes)
     if isAlone { panel.drawInstants(picture.lanes, into: &drawing) }
     let lossEdges = picture.gap.map { gap in [gap.queued, gap.woken].map { edge(panel.x($0), frame) } } ?? []
-    panel.drawLabels(picture.lanes, avoiding: routes + lossEdges, into: &drawing)
+    TimelineLabels(panel: panel, lines: routes + lossEdges).draw(picture.lanes, into: &drawing)
     laneNames(panel)
-    panel.drawAxis(origin: origin, name: "", into: &drawing)
+    var numbers = LabelPlacer()
+    panel.drawAxis(origin: origin, name: "", placer: &numbers, into: &drawing)
     y = frame.bottom + TimelinePanel.axisHeight
     let note = picture.gap == nil ? "time since the first event" : "time since queued"
-    y = drawing.text(
-      note, at: Point(plot.left + (plot.right - plot.left) / 2, y), StallTimelineLayout.noteStyle, fonts,
-      alignment: .center
-    ).bottom
+    y =
+      drawing.text(
+        note, at: Point(plot.left + (plot.right - plot.left) / 2, y), StallTimelineLayout.noteStyle, fonts,
+        alignment: .center
+      ).bottom
     return panel
   }
 
@@ -181,7 +185,7 @@ struct StallTimelineLayout {
     let captionTop = y
     y += fonts.lineHeight(StallTimelineLayout.noteStyle) + 4
     let top = y + StallTimelineLayout.smallBannerHeight
-    let bottom = top + lanesHeight(labelRows: 2)
+    let bottom = top + lanesHeight(labelRows: StallTimelineLayout.labelRows)
     let width = plot.right - plot.left - StallTimelineLayout.gutter
     let middle = plot.left + width * share
     let frames = [
@@ -189,7 +193,7 @@ struct StallTimelineLayout {
       Rect(left: middle + StallTimelineLayout.gutter, top: top, right: plot.right, bottom: bottom),
     ]
     let panels = zip(frames, [queued, woken]).map {
-      TimelinePanel(frame: $0, window: $1, labelRows: 2, fonts: fonts)
+      TimelinePanel(frame: $0, window: $1, labelRows: StallTimelineLayout.labelRows, fonts: fonts)
     }
     for panel in panels { funnel(panel, from: overview, top: funnelTop, bottom: y) }
     captions(panels, overview, top: captionTop)
@@ -208,11 +212,12 @@ struct StallTimelineLayout {
     let lossEdges = [edge(left, frames[0]), edge(right, frames[1])]
     for panel in panels {
       panel.drawInstants(picture.lanes, into: &drawing)
-      panel.drawLabels(picture.lanes, avoiding: routes + lossEdges, into: &drawing)
+      TimelineLabels(panel: panel, lines: routes + lossEdges).draw(picture.lanes, into: &drawing)
     }
     laneNames(panels[0])
-    panels[0].drawAxis(origin: gap.queued, name: "queued", into: &drawing)
-    panels[1].drawAxis(origin: gap.woken, name: "woken", into: &drawing)
+    var numbers = LabelPlacer()
+    panels[0].drawAxis(origin: gap.queued, name: "queued", placer: &numbers, into: &drawing)
+    panels[1].drawAxis(origin: gap.woken, name: "woken", placer: &numbers, into: &drawing)
     y = bottom + TimelinePanel.axisHeight
   }
 

@@ -35,6 +35,9 @@ extension UInt64 {
   /// The difference, or zero.
   func minus(_ other: UInt64) -> UInt64 { self > other ? self - other : 0 }
 
+  /// This time and `offset` nanoseconds more, as far as there is time.
+  func moved(by offset: Int64) -> UInt64 { offset < 0 ? minus(offset.magnitude) : plus(offset.magnitude) }
+
   /// How far this time is after `origin`, negative before it; drawn back to what 64 bits with a sign hold.
   func offset(from origin: UInt64) -> Int64 {
     self >= origin ? Int64(clamping: self - origin) : -Int64(clamping: origin - self)
@@ -52,6 +55,8 @@ enum TimelinePlan: Equatable {
   private static let legiblePixels: UInt64 = 3
   /// What is farther from the gap's ends than this part of its length is seen in the whole.
   private static let nearPart: UInt64 = 20
+  /// The shortest stretch that is enlarged: in shorter ones, the ends could not be where they belong.
+  private static let leastNanoseconds = 20.0
   /// How much of an enlarged stretch lies before its end of the gap.
   private static let beforeQueued = 0.62
   private static let beforeWoken = 0.25
@@ -78,13 +83,15 @@ enum TimelinePlan: Equatable {
     let after = reach(times.filter { $0 >= gap.woken }.map { $0 - gap.woken })
     // A little more than what has to be seen, so that the last mark is not at the edge.
     let slack = 1.1
-    let least = Double(shortest)
+    let least = max(Double(shortest), TimelinePlan.leastNanoseconds)
     let first = max(before / TimelinePlan.beforeQueued, beforeGapEnds / (1 - TimelinePlan.beforeQueued), least) * slack
     let second = max(after / (1 - TimelinePlan.beforeWoken), lead / TimelinePlan.beforeWoken, least) * slack
     let share = min(max(first / (first + second), 0.38), 0.62)
     let total = max(first / share, second / (1 - share))
     func window(around time: UInt64, _ length: Double, before: Double) -> TimeWindow {
-      TimeWindow(start: time.minus(UInt64(length * before)), end: time.plus(UInt64(length * (1 - before))))
+      TimeWindow(
+        start: time.minus(UInt64((length * before).rounded())),
+        end: time.plus(UInt64((length * (1 - before)).rounded())))
     }
     self = .enlarged(
       whole: whole, queued: window(around: gap.queued, total * share, before: TimelinePlan.beforeQueued),

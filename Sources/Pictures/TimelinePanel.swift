@@ -8,11 +8,10 @@ struct TimelinePanel {
   static let labelHeight = 15.0
   /// Pixels between a bar and the next row; arrows run there.
   static let laneGap = 10.0
-  static let labelStyle = TextStyle(size: 12)
   /// Pixels of the numbers below the rows, with the ticks.
   static let axisHeight = 24.0
-  /// How far numbers of the axis may reach out of the frame.
-  private static let axisOverhang = 12.0
+  /// How far numbers of the axis may reach out of the frame: into the gutter or the margin.
+  private static let axisOverhang = 26.0
   /// No mark is narrower.
   private static let minimumPixels = 2.0
 
@@ -44,7 +43,11 @@ struct TimelinePanel {
 
   /// The part of a span that is seen; nil where none is.
   func bar(_ span: StallTimeline.Span, lane: Int) -> Rect? {
-    guard span.start <= window.end, span.end >= window.start else { return nil }
+    // A span that only touches the window is not seen, unless it has no length at all.
+    let isSeen =
+      span.start == span.end
+      ? window.contains(span.start) : span.start < window.end && span.end > window.start
+    guard isSeen else { return nil }
     let left = min(max(x(span.start), frame.x), frame.right - TimelinePanel.minimumPixels)
     let right = max(min(x(span.end), frame.right), left + TimelinePanel.minimumPixels)
     return Rect(left: left, top: barTop(lane), right: right, bottom: barBottom(lane))
@@ -101,126 +104,42 @@ struct TimelinePanel {
     ]
   }
 
-  // MARK: Labels
-
-  /// Writes what fits into the bars, and the rest above them, off the arrows where that is possible.
-  func drawLabels(_ lanes: [StallTimeline.Lane], avoiding arrows: [[Point]], into drawing: inout Drawing) {
-    for (index, lane) in lanes.enumerated() {
-      // The labels of a lane lie within its own rows, so lanes need not know of each other.
-      var placer = LabelPlacer()
-      for arrow in arrows { placer.avoid(arrow) }
-      var outside: [(label: String, bar: Rect)] = []
-      for instant in lane.instants where window.contains(instant.time) {
-        let middle = x(instant.time)
-        placer.take(Rect(x: middle - 6, y: barTop(index) + 3, width: 12, height: 14))
-        outside.append((instant.label, Rect(x: middle, y: barTop(index), width: 0, height: TimelinePanel.barHeight)))
-      }
-      for span in lane.spans where !span.label.isEmpty {
-        guard let bar = bar(span, lane: index) else { continue }
-        if !writeInside(bar, span, placer: &placer, into: &drawing) { outside.append((span.label, bar)) }
-      }
-      guard labelRows > 0 else { continue }
-      for item in outside { writeAbove(item.bar, item.label, placer: &placer, into: &drawing) }
-    }
-  }
-
-  private func writeInside(
-    _ bar: Rect, _ span: StallTimeline.Span, placer: inout LabelPlacer, into drawing: inout Drawing
-  ) -> Bool {
-    var style = TimelinePanel.labelStyle
-    let width = fonts.width(of: span.label, style)
-    let height = fonts.lineHeight(style)
-    let room = bar.grown(-5, 0)
-    guard width <= room.width else { return false }
-    let top = bar.middle.y - height / 2
-    let places = [0.5, 0.25, 0.75, 0, 1].map { part in
-      Rect(x: room.x + (room.width - width) * part, y: top, width: width, height: height)
-    }
-    guard let place = placer.place(places.map { [$0.grown(4, 0)] }) else { return false }
-    let rect = places[place]
-    if span.kind.isIdle {
-      // The text of an idle bar is higher than the bar: it stands on a patch of white.
-      drawing.rectangle(rect.grown(4, -1), .white)
-    } else {
-      style.color = span.kind.color.legibleInk
-    }
-    drawing.text(span.label, at: Point(rect.x, rect.y), style, fonts)
-    return true
-  }
-
-  /// Writes a label into the first row above the bar that has room, shortened where no row has enough. A thin line leads
-  /// down to the bar.
-  private func writeAbove(_ bar: Rect, _ label: String, placer: inout LabelPlacer, into drawing: inout Drawing) {
-    let style = TimelinePanel.labelStyle
-    let full = fonts.width(of: label, style)
-    for part in [1.0, 0.7, 0.45] {
-      let text = part == 1 ? label : fonts.shortened(label, to: full * part, style)
-      // Two letters and an ellipsis say nothing.
-      guard text.count > 3 || part == 1 else { return }
-      let width = fonts.width(of: text, style)
-      guard width <= frame.width else { continue }
-      let candidates = placesAbove(bar, width: width)
-      guard let index = placer.place(candidates.map { [$0.label.grown(3, 0), $0.leader] }) else { continue }
-      let chosen = candidates[index]
-      drawing.rectangle(
-        Rect(x: bar.middle.x - 0.5, y: chosen.label.bottom - 1, width: 1, height: bar.y - chosen.label.bottom + 1),
-        .gray(110))
-      drawing.text(text, at: Point(chosen.label.x, chosen.label.y), style, fonts)
-      return
-    }
-  }
-
-  private func placesAbove(_ bar: Rect, width: Double) -> [(label: Rect, leader: Rect)] {
-    let height = fonts.lineHeight(TimelinePanel.labelStyle)
-    return (0..<labelRows).flatMap { row in
-      let bottom = bar.y - 2 - Double(row) * TimelinePanel.labelHeight
-      // The line to the bar meets the label somewhere between its two ends, or runs beside it.
-      let beside = 5 / max(width, 5)
-      return [0.5, 0.3, 0.7, 0.1, 0.9, -beside, 1 + beside].map { part in
-        let left = min(max(bar.middle.x - width * part, frame.x), frame.right - width)
-        return (
-          label: Rect(x: left, y: bottom - height, width: width, height: height),
-          leader: Rect(x: bar.middle.x - 1, y: bottom, width: 2, height: max(bar.y - bottom, 0))
-        )
-      }
-    }
-  }
-
   // MARK: Axis
 
-  /// Draws ticks and numbers below the rows, and faint lines behind them. Zero is `origin`, and is called `name`.
-  func drawAxis(origin: UInt64, name: String, into drawing: inout Drawing) {
-    var placer = LabelPlacer()
-    let style = TextStyle(size: 12, color: .gray(60))
+  /// Draws ticks with their numbers below the rows. Zero is `origin`, and is called `name` where that is not empty.
+  func drawAxis(origin: UInt64, name: String, placer: inout LabelPlacer, into drawing: inout Drawing) {
     let low = window.start.offset(from: origin)
     let high = window.end.offset(from: origin)
-    let ticks = TimeTicks(range: window.length, atMost: max(2, Int(frame.width / 75)))
+    let ticks = TimeTicks(range: window.length, atMost: tickCount)
     let largest = max(low.magnitude, high.magnitude)
+    let room = Rect(
+      left: frame.x - TimelinePanel.axisOverhang, top: frame.bottom,
+      right: min(frame.right + TimelinePanel.axisOverhang, drawing.width - 8),
+      bottom: frame.bottom + TimelinePanel.axisHeight)
     drawing.rectangle(Rect(x: frame.x, y: frame.bottom, width: frame.width, height: 1), .gray(120))
     // Zero comes first: its name has the best right to its place.
     let offsets = ticks.offsets(from: low, to: high).sorted { ($0.magnitude, $0) < ($1.magnitude, $1) }
     for offset in offsets {
-      let time = offset < 0 ? origin.minus(offset.magnitude) : origin.plus(offset.magnitude)
-      let x = x(time)
+      let isNamed = offset == 0 && !name.isEmpty
+      let text = isNamed ? name : ticks.text(offset, largest: largest, plus: !name.isEmpty)
+      let style = TextStyle(size: 12, weight: isNamed ? .bold : .regular, color: isNamed ? .black : .gray(60))
+      let x = x(origin.moved(by: offset))
+      let bounds = fonts.bounds(of: text, at: Point(x, frame.bottom + 6), style, alignment: .center)
+      guard room.contains(bounds), placer.place([bounds.grown(5, 0)]) != nil else { continue }
       drawing.rectangle(Rect(x: x - 0.5, y: frame.bottom, width: 1, height: 5), .gray(120))
-      var text = ticks.text(offset, largest: largest, plus: !name.isEmpty)
-      var style = style
-      if offset == 0, !name.isEmpty { (text, style) = (name, TextStyle(size: 12, weight: .bold)) }
-      let width = fonts.width(of: text, style)
-      let bounds = Rect(x: x - width / 2, y: frame.bottom + 6, width: width, height: fonts.lineHeight(style))
-      guard bounds.x >= frame.x - TimelinePanel.axisOverhang, bounds.right <= frame.right + TimelinePanel.axisOverhang
-      else { continue }
-      if placer.place([[bounds.grown(5, 0)]]) != nil { drawing.text(text, at: Point(bounds.x, bounds.y), style, fonts) }
+      drawing.text(text, at: Point(bounds.x, bounds.y), style, fonts)
     }
   }
+
+  private var tickCount: Int { max(2, Int(frame.width / 75)) }
 
   /// Faint lines at the ticks; drawn before the bars.
   func drawGrid(origin: UInt64, into drawing: inout Drawing) {
     let low = window.start.offset(from: origin)
-    let ticks = TimeTicks(range: window.length, atMost: max(2, Int(frame.width / 75)))
+    let ticks = TimeTicks(range: window.length, atMost: tickCount)
     for offset in ticks.offsets(from: low, to: window.end.offset(from: origin)) {
-      let time = offset < 0 ? origin.minus(offset.magnitude) : origin.plus(offset.magnitude)
-      drawing.rectangle(Rect(x: x(time) - 0.5, y: frame.y, width: 1, height: frame.height), .gray(225))
+      let x = x(origin.moved(by: offset))
+      drawing.rectangle(Rect(x: x - 0.5, y: frame.y, width: 1, height: frame.height), .gray(225))
     }
   }
 }

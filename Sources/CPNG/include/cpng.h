@@ -15,7 +15,7 @@ enum { cpng_message_bytes = 64 };
 size_t cpng_bound(uint32_t width, uint32_t height);
 /// Encodes a picture. `size` is the space in `png` before, and the bytes used after.
 int cpng_encode(const uint8_t *rgb, uint32_t width, uint32_t height, uint8_t *png, size_t *size, char *message);
-/// Encodes a picture into a file, and removes the file again where that fails.
+/// Encodes a picture into a file. Where that fails, a regular file is removed again; a device or a pipe stays.
 int cpng_write_file(const char *path, const uint8_t *rgb, uint32_t width, uint32_t height, char *message);
 /// The size of an encoded picture, in pixels.
 int cpng_size(const uint8_t *png, size_t size, uint32_t *width, uint32_t *height, char *message);
