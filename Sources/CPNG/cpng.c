@@ -14,7 +14,7 @@ static png_image rgb_image(uint32_t width, uint32_t height) {
   return (png_image){.version = PNG_IMAGE_VERSION, .width = width, .height = height, .format = PNG_FORMAT_RGB};
 }
 
-/// Ends a call of the simplified interface: takes its message and frees what it still holds.
+/// Ends a call of the png_image interface: takes its message and frees what it still holds.
 static int finish(png_image *image, int ok, char *message) {
   if (!ok) memcpy(message, image->message, cpng_message_bytes);
   png_image_free(image);

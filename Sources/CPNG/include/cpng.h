@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // libpng for Swift: whole pictures of 8-bit RGB, rows without padding. libpng reports errors by longjmp, which must not
-// cross Swift frames; its simplified interface, which these functions use, catches them before it returns.
+// cross Swift frames; its png_image interface, which these functions use, catches them before it returns.
 // Every function returns 1, or 0 with a text in `message`.
 #ifndef SPINDLE_CPNG_H
 #define SPINDLE_CPNG_H
