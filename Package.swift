@@ -32,11 +32,15 @@ let package = Package(
     .target(name: "CURing", linkerSettings: [.linkedLibrary("uring")]),
     .target(name: "CKVM"),
     .target(name: "CTracing"),
+    .systemLibrary(name: "CPixman", pkgConfig: "pixman-1", providers: [.apt(["libpixman-1-dev"])]),
+    .systemLibrary(name: "CFreeType", pkgConfig: "freetype2", providers: [.apt(["libfreetype-dev"])]),
+    .target(name: "CPNG", linkerSettings: [.linkedLibrary("png")]),
     // Floor 1
     module("HostSystem", ["CLinux", "CURing"]),
     module("GuestMemory", ["HostSystem"]),
     module("GuestDrivers"),
     module("Tracing", ["CLinux", "CTracing", .product(name: "Histogram", package: "hdrhistogram-swift")]),
+    module("Pictures", ["CFreeType", "CPNG", "CPixman"]),
     // Images that boot, written into a Swift file by the plugin. They are data to every floor.
     .plugin(name: "GuestImagePlugin", capability: .buildTool(), path: "Tools/GuestImagePlugin"),
     .target(name: "GuestImages", path: "Images/GuestImages", plugins: ["GuestImagePlugin"]),
@@ -65,7 +69,11 @@ let package = Package(
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
     module(
-      "WakeupLab", ["Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem", "Tracing"]),
+      "WakeupLab",
+      [
+        "Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem", "Pictures", "Tracing",
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+      ]),
     // Floor 9
     .executableTarget(
       name: "spindle",
@@ -95,6 +103,7 @@ let package = Package(
     tests(
       "AcceleratorsTests",
       ["Accelerators", "Platform", "Machine", "GuestDrivers", "GuestMemory", "GuestImages", "EventLoop", "HostSystem"]),
+    tests("PicturesTests", ["CPNG", "Pictures"]),
     tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],
   swiftLanguageModes: [.v6]
