@@ -95,10 +95,9 @@ public final class AssembledMachine {
   public func run() throws -> ShutdownReason {
     try drives.start()
     defer { drives.close() }
-    try machine.vcpus?.start()
     // The program of a hosted processor may hold the machine, which holds its processors: without this neither would
     // go, and the images would stay open and locked.
     defer { machine.vcpus = nil }
-    return machine.run()
+    return try machine.run()
   }
 }

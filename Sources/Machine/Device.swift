@@ -29,6 +29,11 @@ open class Device {
   /// Whether nothing of this device is in flight and no completion can reach guest memory.
   open var isQuiet: Bool { true }
 
+  /// Whether a register access has begun something that the guest sees the end of later: a reset that waits for requests
+  /// in flight. A qtest server answers after it, because its clients expect resets to be over at once. Whoever answers
+  /// true calls `Machine.deviceSettled()` when it is over.
+  open var isSettling: Bool { false }
+
   /// Takes requests again after `quiesce`.
   open func resume() {}
 

@@ -27,10 +27,16 @@ public final class Machine: @unchecked Sendable {
   public let pci = PCIHost()
   /// The accelerator's interrupt side; set while the machine is assembled, before the guest runs.
   public var interrupts = InterruptController()
-  /// The vCPU threads; set while the machine is assembled. Whoever made them starts them; `run` stops them.
+  /// The vCPU threads; set while the machine is assembled. `run` starts and stops them.
   public var vcpus: (any VCPUGroup)?
   /// What a guest's request for a reset does; set while the machine is assembled.
   public var resetPolicy = ResetPolicy.shutdown
+  /// The machine's own time.
+  public let clock: MachineClock
+  /// Tells what happens to the machine.
+  public let events = MachineEvents()
+  /// Whether the guest runs; `pause` and `resume` change it.
+  public internal(set) var runState = RunState.prelaunch
   /// Everything added, oldest first; the PCI bridges are the first two.
   public private(set) var devices: [Device] = []
 
@@ -41,6 +47,7 @@ public final class Machine: @unchecked Sendable {
   public init(memory: GuestMemory, mainLoop: EventLoop) {
     self.memory = memory
     self.mainLoop = mainLoop
+    clock = MachineClock(loop: mainLoop)
     requests = MachineRequests(loop: mainLoop)
     pci.connect(to: self)
   }

@@ -29,30 +29,56 @@ extension Machine {
   /// Runs the machine on this thread until a shutdown is requested, then ends it in order: stops the vCPUs, drains and
   /// shuts down every device. Call it once.
   ///
-  /// The caller has started the vCPUs (`vcpus?.start()`), if there are any. The thread holds the machine lock except
-  /// while the loop sleeps, and lets waiting vCPUs have it between rounds of a loop that never sleeps.
+  /// It starts the vCPUs once the loop is this thread's, so that nothing they queue is taken for the loop's own. The thread
+  /// holds the machine lock except while the loop sleeps, and lets waiting vCPUs have it between rounds of a loop that
+  /// never sleeps.
+  /// - Parameter startsPaused: the guest waits for `resume`.
   /// - Returns: the first reason that was given.
-  public func run() -> ShutdownReason {
+  /// - Throws: why the vCPUs could not be started; the machine has ended in order then.
+  public func run(startsPaused: Bool = false) throws(SystemError) -> ShutdownReason {
     lock.lock()
     defer { lock.unlock() }
-    mainLoop.setSleepHooks(before: { [lock] in lock.unlock() }, after: { [lock] in lock.lock() })
     mainLoop.claim()
+    mainLoop.setSleepHooks(before: { [lock] in lock.unlock() }, after: { [lock] in lock.lock() })
     defer {
       mainLoop.release()
       mainLoop.removeSleepHooks()
     }
+    let failure = start(paused: startsPaused)
     while !requests.shutdownIsDue {
       runLoopRound()
       if requests.takeReset() { resetDevices() }
     }
+    end()
+    if let failure { throw failure }
+    guard let reason = requests.reason else { preconditionFailure("a shutdown has a reason") }
+    return reason
+  }
+
+  /// - Returns: why the vCPUs could not be started; the machine is asked to end then.
+  private func start(paused: Bool) -> SystemError? {
+    if !paused { resume() }
+    // A group that fails half way waits for the vCPUs that it has started, and those may wait for the lock.
+    lock.unlock()
+    defer { lock.lock() }
+    do {
+      try vcpus?.start()
+      return nil
+    } catch {
+      requestShutdown(.guestFault)
+      return error
+    }
+  }
+
+  private func end() {
     stopVCPUs()
+    runState = .shutdown
     drain()
     // Younger devices may use older ones, so they leave first.
     for device in devices.reversed() { device.shutdown() }
+    clock.stop()
     // What devices scheduled last runs while they are still alive.
     mainLoop.runOnce(mayBlock: false)
-    guard let reason = requests.reason else { preconditionFailure("a shutdown has a reason") }
-    return reason
   }
 
   private func runLoopRound() {

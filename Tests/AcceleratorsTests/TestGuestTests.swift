@@ -37,8 +37,7 @@ import Testing
       bus.out8(DebugExit.standardPort, UInt8(failures))
     }
     computer.machine.vcpus = accelerator
-    try accelerator.start()
-    #expect(computer.machine.run() == .guestExit(status: 3))
+    #expect(try computer.machine.run() == .guestExit(status: 3))
     return computer
   }
 
@@ -60,8 +59,7 @@ import Testing
     accelerator.onTripleFault = { machine.requestReset() }
     accelerator.onFault = { _ in machine.requestShutdown(.guestFault) }
     machine.vcpus = accelerator
-    try accelerator.start()
-    #expect(machine.run() == .guestExit(status: 3))
+    #expect(try machine.run() == .guestExit(status: 3))
     let hosted = try runHosted(processorCount: processorCount)
     #expect(computer.cases == hosted.cases)
   }

@@ -112,7 +112,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     machine.requestShutdown(.hostRequest)
     machine.requestReset()
     #expect(machine.shutdownReason == reason)
-    #expect(machine.run() == reason)
+    #expect(try machine.run() == reason)
     #expect(!machine.lock.isHeld)
   }
 
@@ -127,7 +127,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
       machine.lock.withLock {}
       machine.requestShutdown(.signal(2))
     }
-    #expect(machine.run() == .signal(2))
+    #expect(try machine.run() == .signal(2))
     thread.join()
   }
 
@@ -136,7 +136,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     let threads = try (0..<8).map { index in
       try HostThread(name: "asker") { machine.requestShutdown(.signal(Int32(index))) }
     }
-    let reason = machine.run()
+    let reason = try machine.run()
     threads.forEach { $0.join() }
     #expect((0..<8).contains { reason == .signal($0) })
     #expect(machine.shutdownReason == reason)
@@ -150,7 +150,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     machine.add(first)
     machine.add(second)
     machine.requestShutdown(.hostRequest)
-    #expect(machine.run() == .hostRequest)
+    #expect(try machine.run() == .hostRequest)
     #expect(first.log == ["quiesce", "step", "step", "step", "shutdown"])
     #expect(second.log == ["quiesce"] + [String](repeating: "step", count: 7) + ["shutdown"])
     // Nobody is shut down before all are quiet, and the youngest goes first.
@@ -176,7 +176,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
       machine.deviceBecameQuiet()
     }
     machine.requestShutdown(.hostRequest)
-    #expect(machine.run() == .hostRequest)
+    #expect(try machine.run() == .hostRequest)
     thread.join()
   }
 
@@ -195,12 +195,51 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     let watcher = Watcher(vcpus)
     machine.add(watcher)
     machine.vcpus = vcpus
-    try vcpus.start()
     // Ends the machine from the loop while the vCPUs fight for the lock.
     let call = Call(machine.mainLoop) { machine.requestShutdown(.hostRequest) }
     call.schedule()
-    #expect(machine.run() == .hostRequest)
+    #expect(try machine.run() == .hostRequest)
     #expect(watcher.wasJoined == true)
+  }
+
+  /// Looks whose the main loop is when the vCPUs start; fails to start them where it is told to.
+  private final class StartProbe: VCPUGroup, @unchecked Sendable {
+    let machine: Machine
+    let failure: SystemError?
+    var foundLoopClaimed: Bool?
+    var joins = 0
+    init(_ machine: Machine, failure: SystemError? = nil) {
+      self.machine = machine
+      self.failure = failure
+    }
+    func start() throws(SystemError) {
+      let vcpu = try HostThread(name: "vcpu-0") { [self] in foundLoopClaimed = !machine.mainLoop.isOnLoop }
+      vcpu.join()
+      if let failure { throw failure }
+      machine.requestShutdown(.hostRequest)
+    }
+    func requestStop() {}
+    func join() { joins += 1 }
+  }
+
+  @Test func vcpusAreStartedWhenTheMainLoopHasItsThread() throws {
+    let machine = try makeMachine()
+    let vcpus = StartProbe(machine)
+    machine.vcpus = vcpus
+    #expect(try machine.run() == .hostRequest)
+    #expect(vcpus.foundLoopClaimed == true)
+    #expect(vcpus.joins == 1)
+  }
+
+  @Test func vcpusThatCannotBeStartedEndTheMachineInOrder() throws {
+    let machine = try makeMachine()
+    let device = SlowDevice(rounds: 1)
+    machine.add(device)
+    let vcpus = StartProbe(machine, failure: SystemError("clone", code: 11))
+    machine.vcpus = vcpus
+    #expect(throws: SystemError("clone", code: 11)) { try machine.run() }
+    #expect(device.log == ["quiesce", "step", "shutdown"])
+    #expect(!machine.lock.isHeld)
   }
 
   /// Work that is always there, so that the loop has no reason to sleep; it counts how often a vCPU was kept waiting.
@@ -209,7 +248,6 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     static let roundsWaitedMax = 10_000
     let machine: Machine
     let vcpus: ExitingVCPUs
-    var isStarted = false
     var exitsSeen = 0
     var roundsWaited = 0
 
@@ -220,11 +258,6 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     }
 
     override func run() {
-      // Started here, where the lock is held: every exit needs a turn that the busy loop gives.
-      if !isStarted {
-        isStarted = true
-        do { try vcpus.start() } catch { Issue.record("no thread: \(error)") }
-      }
       let exits = vcpus.exits.load(ordering: .relaxed)
       roundsWaited = exits == exitsSeen && machine.lock.isContended ? roundsWaited + 1 : 0
       exitsSeen = exits
@@ -242,7 +275,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     machine.vcpus = vcpus
     let busy = BusyWork(machine, vcpus)
     busy.schedule()
-    #expect(machine.run() == .hostRequest)
+    #expect(try machine.run() == .hostRequest)
     #expect(busy.roundsWaited < BusyWork.roundsWaitedMax)
     #expect(busy.exitsSeen >= BusyWork.exitsWanted)
   }
@@ -263,7 +296,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     let call = Call(machine.mainLoop) { machine.requestShutdown(.hostRequest) }
     let resumed = Resumed { call.schedule() }
     machine.add(resumed)
-    #expect(machine.run() == .hostRequest)
+    #expect(try machine.run() == .hostRequest)
     #expect(first.log == ["quiesce", "step", "step", "reset", "resume", "quiesce", "shutdown"])
     #expect(
       second.log == ["quiesce", "step", "step", "step", "step", "reset", "resume", "quiesce", "shutdown"])
@@ -276,7 +309,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     let device = SlowDevice(rounds: 1)
     machine.add(device)
     machine.exitPortWrite(0xcf9, width: 1, value: 0x06)
-    #expect(machine.run() == .reset)
+    #expect(try machine.run() == .reset)
     #expect(device.log == ["quiesce", "step", "shutdown"])
   }
 

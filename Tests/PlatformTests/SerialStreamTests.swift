@@ -62,7 +62,7 @@ private final class SourceSink: SerialSink {
     board.machine.add(DebugExit())
     send(board, "last words")
     board.machine.exitPortWrite(0xf4, width: 1, value: 0)
-    #expect(board.machine.run() == .guestExit(status: 1))
+    #expect(try board.machine.run() == .guestExit(status: 1))
     #expect(sink.text == "last words")
   }
 
