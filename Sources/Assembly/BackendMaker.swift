@@ -40,7 +40,7 @@ final class BackendMaker {
     case .empty:
       throw SetupError("--drive: drive \(drive.id) has no medium; write file=PATH")
     case .file(let path):
-      let image = try ImageFile.open(path: path, cache: drive.cache, readOnly: drive.isReadOnly)
+      let image = try ImageFile.open(path: path, cache: drive.cache, readOnly: drive.isReadOnly, waits: true)
       if image.unreachableBytes > 0 {
         StandardError.print(
           "spindle: \(path): its length is not a whole number of blocks; "

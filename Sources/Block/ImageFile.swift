@@ -46,9 +46,11 @@ public struct ImageFile: ~Copyable {
   public var facts: FileFacts { FileFacts(descriptor: descriptor.number, block: max(4096, alignment.offset)) }
 
   /// Opens and locks an image. Nothing is written.
-  /// - Parameter locks: false to look at an image that others may use, without keeping them from it.
+  /// - Parameters:
+  ///   - locks: false to look at an image that others may use, without keeping them from it.
+  ///   - waits: a locked image is tried again for a second, in case a killed process's requests are still ending.
   public static func open(
-    path: String, cache: CacheMode, readOnly: Bool, locks: Bool = true
+    path: String, cache: CacheMode, readOnly: Bool, locks: Bool = true, waits: Bool = false
   ) throws(ImageError) -> ImageFile {
     let direct = cache.isDirect ? clinux_O_DIRECT : 0
     let descriptor: OwnedDescriptor
@@ -62,7 +64,8 @@ public struct ImageFile: ~Copyable {
     _ = clinux_fcntl(descriptor.number, F_SETFL, Int(direct))
     let byteCount = try length(descriptor.number, path: path)
     if byteCount == 0 { throw .isEmpty(path: path) }
-    if locks, !ImageLock.take(descriptor.number, forWriting: !readOnly) {
+    let attempts = waits ? ImageLock.patience.attempts : 1
+    if locks, !ImageLock.take(descriptor.number, forWriting: !readOnly, attempts: attempts) {
       throw .locked(path: path, forWriting: !readOnly)
     }
     let alignment = direct == 0 ? IOAlignment.none : probe(descriptor.number)

@@ -17,10 +17,32 @@ enum ImageLock {
   private static let write = 1
   private static let resize = 3
 
+  /// How long an image that is locked is tried again, and how often: a process that was killed with io_uring requests in
+  /// flight is gone some time before the kernel has given back its files.
+  static let patience = (attempts: 50, pauseUs: 20_000 as UInt32)
+
+  /// Takes the locks of a reader or a writer; where another process excludes us, calls `pause` and tries again, as often as
+  /// `attempts` allows.
+  static func take(
+    _ descriptor: Int32, forWriting: Bool, attempts: Int, pause: () -> Void = { usleep(patience.pauseUs) }
+  ) -> Bool {
+    for attempt in 1...attempts {
+      if take(descriptor, forWriting: forWriting) { return true }
+      release(descriptor)
+      if attempt < attempts { pause() }
+    }
+    return false
+  }
+
+  /// Gives every lock back, so that of two who wait for each other one gets on.
+  private static func release(_ descriptor: Int32) {
+    for base in [usedBase, notSharedBase] { _ = clinux_ofd_unlock(descriptor, base, resize + 1) }
+  }
+
   /// Takes the locks of a reader or a writer on an open image; they go when the descriptor is closed.
   /// - Returns: false where another process excludes us. A file system without locks locks nothing, and true is
   ///   returned.
-  static func take(_ descriptor: Int32, forWriting: Bool) -> Bool {
+  private static func take(_ descriptor: Int32, forWriting: Bool) -> Bool {
     let used = forWriting ? [consistentRead, write] : [consistentRead]
     // A reader does not want to see the image change either.
     let notShared = [write, resize]

@@ -32,6 +32,8 @@ public struct Reproduction {
     public var rows: [(scenario: WakeupScenario, figures: WakeupFigures)] = []
     /// The thoughts alone, and the reads alone, seconds.
     public var floorSeconds = 0.0, diskSeconds = 0.0
+    /// How long this host takes to wake a thread by an eventfd; nil before it was measured.
+    public var hostWake: LatencySummary?
     /// The trace of the first row, which is the bug's.
     public var trace = Trace(threads: [])
 
@@ -67,6 +69,7 @@ public struct Reproduction {
       outcome.rows.append((scenario, figures))
       printRow(scenario.id, figures.seconds, scenario.publishedSeconds, outcome.floorSeconds, figures)
     }
+    outcome.hostWake = try HostWakeLatency.measure()
     printSteps(outcome)
     return outcome
   }
@@ -77,14 +80,16 @@ public struct Reproduction {
   private func printSteps(_ outcome: Outcome) {
     print("")
     print(Self.stepTable.row(["microseconds", "step", "p50", "p99", "p99.9", "max"]))
+    if let host = outcome.hostWake { printStep("this host", "eventfd to woken", host) }
     for row in outcome.rows {
-      for step in row.figures.steps {
-        let times = [step.latency.p50, step.latency.p99, step.latency.p999, step.latency.max]
-        print(
-          Self.stepTable.row([row.scenario.id, step.name] + times.map { BenchTable.fraction(Double($0) / 1000) }))
-      }
+      for step in row.figures.steps { printStep(row.scenario.id, step.name, step.latency) }
     }
     print("")
+  }
+
+  private func printStep(_ id: String, _ name: String, _ latency: LatencySummary) {
+    let times = [latency.p50, latency.p99, latency.p999, latency.max]
+    print(Self.stepTable.row([id, name] + times.map { BenchTable.fraction(Double($0) / 1000) }))
   }
 
   private func printRow(

@@ -162,8 +162,8 @@ private let linuxAIOWorks: Bool = {
     let latencies = TraceLatencies(outcome.trace)
     #expect(latencies.doorbellToInterrupt.totalCount >= UInt64(Self.requestCount))
     #expect(latencies.queuedToSubmitted.totalCount >= UInt64(Self.requestCount))
-    // The vCPU's entries found the loop asleep, and woke it.
-    #expect(latencies.queuedToWoken.totalCount > 0 && latencies.notifiedToWoken.totalCount > 0)
+    // Whether the vCPU's entries found the loop asleep is up to the scheduler.
+    if latencies.queuedToWoken.totalCount > 0 { #expect(latencies.notifiedToWoken.totalCount > 0) }
   }
 
   @Test(.enabled(if: ioUringWorks, "io_uring is not permitted here"))

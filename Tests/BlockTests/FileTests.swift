@@ -213,6 +213,32 @@ import Testing
     #expect(error("/proc/self/status", cache: .none, readOnly: true) == .noDirectIO(path: "/proc/self/status"))
   }
 
+  @Test func lockOfAProcessThatEndsIsWaitedFor() throws {
+    let file = try TemporaryFile(TemporaryFile.pattern(4096))
+    let holder = open(file.path, O_RDWR)
+    #expect(ImageLock.take(holder, forWriting: true, attempts: 1))
+    let newcomer = try OwnedDescriptor.open(file.path, flags: O_RDWR)
+    var pauses = 0
+    let isTaken = ImageLock.take(newcomer.number, forWriting: true, attempts: 5) {
+      pauses += 1
+      if pauses == 3 { close(holder) }
+    }
+    #expect(isTaken)
+    #expect(pauses == 3)
+  }
+
+  @Test func lockThatIsNotTakenLeavesNothingBehind() throws {
+    let file = try TemporaryFile(TemporaryFile.pattern(4096))
+    let holder = try OwnedDescriptor.open(file.path, flags: O_RDWR)
+    #expect(ImageLock.take(holder.number, forWriting: true, attempts: 1))
+    let newcomer = try OwnedDescriptor.open(file.path, flags: O_RDWR)
+    var pauses = 0
+    #expect(!ImageLock.take(newcomer.number, forWriting: true, attempts: 3) { pauses += 1 })
+    #expect(pauses == 2)
+    // The holder looks at its own locks again, as if it had come now: the newcomer's are gone.
+    #expect(ImageLock.take(holder.number, forWriting: true, attempts: 1))
+  }
+
   @Test func secondWriterIsRefusedAndReadersShare() throws {
     let file = try TemporaryFile(TemporaryFile.pattern(4096))
     do {
