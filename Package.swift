@@ -78,7 +78,7 @@ let package = Package(
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "Tracing", "WakeupLab",
+        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "Pictures", "Tracing", "WakeupLab",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
@@ -94,7 +94,7 @@ let package = Package(
     tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
     tests("AssemblyTests", ["Assembly", "Tracing", "TracingTestKit"]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
-    tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop", "TracingTestKit"]),
+    tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop", "Pictures", "Tracing", "TracingTestKit"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

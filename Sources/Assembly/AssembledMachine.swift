@@ -37,7 +37,9 @@ public final class AssembledMachine {
   /// Puts a machine together and opens its images.
   public init(_ configuration: MachineConfiguration, serial sink: SerialSink) throws {
     memory = try MachineMemory.make(byteCount: configuration.memoryBytes)
-    let mainLoop = try EventLoop(name: "main", wakePolicy: configuration.wakePolicy, monitor: configuration.monitor)
+    let mainLoop = try EventLoop(
+      name: "main", wakePolicy: configuration.wakePolicy, monitor: configuration.monitor,
+      submission: configuration.submission)
     let machine = Machine(memory: memory, mainLoop: mainLoop)
     self.machine = machine
     serial = SerialPort(sink: sink)

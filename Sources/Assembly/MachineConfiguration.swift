@@ -30,6 +30,8 @@ public struct MachineConfiguration: Sendable {
 
   /// When the main loop is woken for what a vCPU has queued.
   public var wakePolicy = WakePolicy.elided
+  /// Who enters the kernel for what a vCPU queues on the main loop's ring.
+  public var submission = SubmissionThread.loop
   /// Nanoseconds between the wakeups that the main loop has by itself; by default what a PC's real-time clock gives it.
   public var heartbeatNs = Heartbeat.realTimeClockNs
   /// Wakeups a second that other work of a busy machine would give the main loop; 0 for none.

@@ -27,6 +27,8 @@ public final class EventLoop: @unchecked Sendable {
   /// How long a loop sleeps at most while the ring needs a look without anything that would wake the loop for it.
   private static let ringRetryNs: UInt64 = 1_000_000
 
+  /// Who enters the kernel for what a vCPU queues.
+  public let submission: SubmissionThread
   let notifier: LoopNotifier
   // Bottom halves that are scheduled and have not run: a stack that any thread pushes to, taken whole by the loop thread.
   let pending = Atomic<UInt>(0)
@@ -70,16 +72,21 @@ public final class EventLoop: @unchecked Sendable {
   /// - Parameters:
   ///   - monitor: how it watches descriptors; `.auto` takes the best that works.
   ///   - isHosted: a host loop will drive it (HostLoop.swift).
+  ///   - submission: who enters the kernel for what a vCPU queues; `.vcpu` goes with monitors that do not sleep in the
+  ///     ring, so `.auto` takes epoll then.
   /// - Throws: what eventfd, epoll_create1 or io_uring_setup said; `.auto` and `.poll` need only the eventfd.
   public init(
-    name: String, wakePolicy: WakePolicy = .elided, monitor: LoopMonitor = .poll, isHosted: Bool = false
+    name: String, wakePolicy: WakePolicy = .elided, monitor: LoopMonitor = .poll, isHosted: Bool = false,
+    submission: SubmissionThread = .loop
   ) throws(SystemError) {
+    precondition(submission == .loop || monitor != .ioUring, "a loop that sleeps in its ring submits itself")
     self.name = name
+    self.submission = submission
     notifier = try LoopNotifier(policy: wakePolicy)
     epollMonitor = try Self.makeEpoll(monitor, watchList)
     self.monitor = epollMonitor ?? PollMonitor(list: watchList)
     closureRunner = ClosureRunner(loop: self)
-    if monitor == .ioUring || monitor == .auto {
+    if monitor == .ioUring || (monitor == .auto && submission == .loop) {
       try useRing(isRequired: monitor == .ioUring, isHosted: isHosted)
     }
     add(NotifierHandler(notifier: notifier))

@@ -155,7 +155,8 @@ extension EventLoop {
   /// The loop's ring, made when it is first asked for. Loop thread, or before the loop runs.
   public func ring() throws(SystemError) -> LoopRing {
     if let sharedRing { return sharedRing }
-    return install(try KernelRing(entries: LoopRing.entryCount))
+    let setups = submission == .vcpu ? RingSetup.forAnyThread : RingSetup.forOthers
+    return install(try KernelRing(entries: LoopRing.entryCount, attempts: setups))
   }
 
   /// Gives the loop a ring whose kernel is `port`; for tests that play the kernel. Before anything asked for the ring.

@@ -15,6 +15,15 @@ public enum WakePolicy: String, CaseIterable, Sendable {
   case never
 }
 
+/// Who enters the kernel for what a vCPU queues on a sleeping loop's ring (`--submit`).
+public enum SubmissionThread: String, CaseIterable, Sendable {
+  /// The loop, which is woken for it: the vCPU goes back to its guest at once.
+  case loop
+  /// The vCPU's thread itself, while it has the machine lock: nobody is woken before something completes, but the guest
+  /// waits while the kernel takes the requests.
+  case vcpu
+}
+
 /// Counts of the wake protocol, for tests and reports.
 public struct WakeStatistics: Equatable, Sendable {
   /// How often work was announced.

@@ -24,7 +24,8 @@ open class RingClient {
 /// Completions are delivered one by one by `reap`; a nested round of the loop goes on where the outer one was.
 ///
 /// Belongs to the loop thread. While that sleeps and lends the loop's state to others (`EventLoop.setSleepHooks`), a vCPU
-/// may queue entries too; they are submitted by the loop thread, which is woken for it.
+/// may queue entries too; they are submitted by the loop thread, which is woken for it, or by the vCPU
+/// (`EventLoop.submission`).
 public final class LoopRing {
   /// Entries of the ring.
   public static let entryCount: UInt32 = 128
@@ -122,6 +123,9 @@ public final class LoopRing {
     if isOnLoop && (submitsWithWait ? queuedCount == submitBatchMax : queuedCount >= submitBatchMax) {
       // Where there are more, a vCPU has queued them, and the next wait hands them over, in pieces.
       submit()
+    } else if !isOnLoop && loop.submission == .vcpu {
+      // The end of the vCPU's batch submits the rest.
+      if queuedCount >= submitBatchMax || !loop.isInBatch { submit() }
     } else if !submitsWithWait {
       submitter.deferToBatchEnd()
     } else if !isOnLoop {
@@ -140,9 +144,9 @@ public final class LoopRing {
   }
 
   /// Hands queued entries to the kernel. The kernel may take a part, or nothing yet: what is left is tried again
-  /// after the next completion, or after a moment. Loop thread.
+  /// after the next completion, or after a moment. Loop thread, or a vCPU's where those submit themselves.
   func submit() {
-    loop.preconditionOnLoop()
+    if loop.submission == .loop { loop.preconditionOnLoop() }
     needsRetry = false
     while queuedCount > 0 {
       submitCount += 1

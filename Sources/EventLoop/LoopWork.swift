@@ -135,6 +135,14 @@ extension EventLoop {
   public func endBatch() {
     if batchDepth == 1 && deferredNext < deferred.count && mayRunDeferred { runDeferred() }
     batchDepth -= 1
+    if batchDepth == 0 && submission == .vcpu && !isOnLoop { submitFromVCPU() }
+  }
+
+  /// What the kernel does not take now is the loop's to try again, and it has to hear of it.
+  private func submitFromVCPU() {
+    guard let sharedRing, sharedRing.queuedCount > 0 else { return }
+    sharedRing.submit()
+    if sharedRing.queuedCount > 0 { notifier.notify() }
   }
 
   /// What a vCPU has deferred is for the loop thread, which has been woken.

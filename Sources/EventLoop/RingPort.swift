@@ -70,6 +70,9 @@ public struct RingSetup: OptionSet, Sendable, CustomStringConvertible {
   /// looks for them in memory.
   public static let forOthers: [RingSetup] = [[.singleIssuer], []]
 
+  /// For a ring that several threads submit to, one at a time.
+  public static let forAnyThread: [RingSetup] = [[]]
+
   /// The names of what is in use, for reports.
   public var description: String {
     let names: [(RingSetup, String)] = [

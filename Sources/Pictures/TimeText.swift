@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Durations as people write them. Integers only, so that every duration has a text.
-enum TimeText {
+public enum TimeText {
   struct Unit: Equatable {
     var name: String
     var nanoseconds: UInt64
@@ -24,7 +24,7 @@ enum TimeText {
   private static let space = "\u{a0}"
 
   /// A duration with three digits that count, rounded, and its unit: "12.3 µs", "430 ms".
-  static func text(_ nanoseconds: UInt64) -> String {
+  public static func text(_ nanoseconds: UInt64) -> String {
     let index = units.lastIndex { nanoseconds >= $0.from } ?? 0
     let number = threeDigits(nanoseconds, units[index].nanoseconds)
     // 999.96 µs is rounded up into the next unit.

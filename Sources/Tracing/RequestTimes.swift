@@ -177,6 +177,8 @@ struct SubmissionOrder {
     // Riders of each thread that wait for their operation.
     var riders: [Int: [Int]] = [:]
     var companions: [Int: [Int]] = [:]
+    // The loop on whose ring each thread queued last: a thread without a ring of its own submits there.
+    var lastLoop: [Int: Int] = [:]
     for moment in timeline {
       let event = moment.event
       if event.point == .queued {
@@ -187,12 +189,16 @@ struct SubmissionOrder {
           if let request = entry.request, let own = riders.removeValue(forKey: entry.thread) {
             companions[request] = own
           }
-          if entry.kind == .entry { rings[loops[next], default: Ring()].entries.append(entry.request) }
+          if entry.kind == .entry {
+            rings[loops[next], default: Ring()].entries.append(entry.request)
+            lastLoop[entry.thread] = loops[next]
+          }
         }
         next += 1
       } else if event.point == .submitted && event.request == 0 {
         let place = TracePlace(time: event.time, thread: moment.thread)
-        for request in rings[moment.thread]?.take(Int(event.value)) ?? [] where requests[request].submitted == nil {
+        let ring = rings[moment.thread] == nil ? lastLoop[moment.thread] ?? moment.thread : moment.thread
+        for request in rings[ring]?.take(Int(event.value)) ?? [] where requests[request].submitted == nil {
           requests[request].submitted = place
         }
       }

@@ -38,6 +38,9 @@ public struct LatencySummary: Equatable, Sendable {
 public struct TraceLatencies {
   /// From queued to handed to the kernel, for each request.
   public private(set) var queuedToSubmitted = Self.empty
+  /// For each end of a loop's sleep: from the first entry that another thread queued in that sleep to the first hand-over to
+  /// the kernel after it. Later entries of the same burst wait for the kernel to take the first ones, too.
+  public private(set) var idleToSubmitted = Self.empty
   /// From handed to the kernel to reaped, for each request.
   public private(set) var submittedToCompleted = Self.empty
   /// From reaped to the interrupt, for each request whose guest was interrupted.
@@ -61,10 +64,11 @@ public struct TraceLatencies {
     takeSleeps(timeline, order)
   }
 
-  /// The six distributions by name, in the order of a request's way.
+  /// The seven distributions by name, in the order of a request's way.
   public var all: [(name: String, histogram: Histogram<UInt64>)] {
     [
-      ("queued to submitted", queuedToSubmitted), ("queued to woken", queuedToWoken),
+      ("queued to submitted", queuedToSubmitted), ("queued idle to submitted", idleToSubmitted),
+      ("queued to woken", queuedToWoken),
       ("notified to woken", notifiedToWoken), ("submitted to completed", submittedToCompleted),
       ("completed to interrupt", completedToInterrupt), ("doorbell to interrupt", doorbellToInterrupt),
     ]
@@ -107,6 +111,10 @@ public struct TraceLatencies {
   private mutating func takeSleeps(_ timeline: [Trace.Moment], _ order: SubmissionOrder) {
     var (sleeps, tags) = Self.asleepAtFirst(timeline)
     var next = 0
+    // By thread: when the first entry of a sleep that is over was queued, until something is handed over.
+    var unsubmitted: [Int: UInt64] = [:]
+    // By thread: the sleeping loop for which it queued last.
+    var tagOfLast: [Int: UInt32] = [:]
     for moment in timeline {
       let event = moment.event
       switch event.point {
@@ -118,14 +126,26 @@ public struct TraceLatencies {
       case .queued:
         let loop = order.loops[next]
         next += 1
-        if loop != moment.thread, let tag = tags[loop], let sleep = sleeps[tag], sleep.queued == nil {
-          sleeps[tag]?.queued = event.time
+        if loop != moment.thread, let tag = tags[loop], let sleep = sleeps[tag] {
+          tagOfLast[moment.thread] = tag
+          if sleep.queued == nil { sleeps[tag]?.queued = event.time }
         }
       case .woken:
         guard let sleep = sleeps.removeValue(forKey: event.value) else { continue }
         if let notified = sleep.notified { _ = notifiedToWoken.record(event.time - notified) }
-        if let queued = sleep.queued { _ = queuedToWoken.record(event.time - queued) }
-      case .doorbell, .exit, .request, .submitted, .completed, .interrupt, .acknowledged: break
+        if let queued = sleep.queued {
+          _ = queuedToWoken.record(event.time - queued)
+          unsubmitted[moment.thread] = queued
+        }
+      case .submitted:
+        if let queued = unsubmitted.removeValue(forKey: moment.thread) {
+          _ = idleToSubmitted.record(event.time - queued)
+        } else if let tag = tagOfLast[moment.thread], let queued = sleeps[tag]?.queued {
+          // By the thread that queued it: nothing waits for the loop any more.
+          _ = idleToSubmitted.record(event.time - queued)
+          sleeps[tag]?.queued = nil
+        }
+      case .doorbell, .exit, .request, .completed, .interrupt, .acknowledged: break
       }
     }
   }

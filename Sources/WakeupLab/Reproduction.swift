@@ -45,7 +45,7 @@ public struct Reproduction {
     }
   }
 
-  private static let table = BenchTable(widths: [28, 9, 12, 9, 9, 15, 9])
+  private static let table = BenchTable(widths: [32, 9, 12, 9, 9, 15, 9])
 
   /// Measures everything, prints the table and the verdict.
   public func run() throws -> Outcome {
@@ -74,7 +74,7 @@ public struct Reproduction {
     return outcome
   }
 
-  private static let stepTable = BenchTable(widths: [28, 22, 10, 10, 10, 10])
+  private static let stepTable = BenchTable(widths: [32, 24, 10, 10, 10, 10])
 
   /// Where the time goes: how long each step took, microseconds.
   private func printSteps(_ outcome: Outcome) {

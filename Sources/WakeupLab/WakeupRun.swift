@@ -10,12 +10,15 @@ import Platform
 import Synchronization
 import Tracing
 
+/// The workload: batches of reads, and thoughts in between.
+public typealias WakeupParameters = ThinkingLoad<AHCIQueue<HostedBus>>.Parameters
+
 /// Runs the published workload in a hosted machine, with O_DIRECT on a real file.
 public struct WakeupRun: Sendable {
   /// The file that is read; at least as long as the workload reads.
   public var path: String
   /// The workload.
-  public var parameters = ThinkingLoad<AHCIQueue<HostedBus>>.Parameters()
+  public var parameters = WakeupParameters()
   /// Nanoseconds between the wakeups that the main loop has by itself.
   public var heartbeatNs = Heartbeat.realTimeClockNs
 
@@ -44,6 +47,7 @@ public struct WakeupRun: Sendable {
     configuration.wakePolicy = scenario.policy
     configuration.heartbeatNs = heartbeatNs
     configuration.activityHz = scenario.activityHz
+    configuration.submission = scenario.submission
     let assembled = try AssembledMachine(configuration, serial: MemorySink())
     let machine = assembled.machine
     let outcome = Outcome()

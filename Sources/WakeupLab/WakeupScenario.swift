@@ -14,24 +14,35 @@ public struct WakeupScenario: Equatable, Sendable {
   public var policy: WakePolicy
   /// Wakeups a second that other work gives the main loop; 0 for none.
   public var activityHz: UInt64 = 0
+  /// Who enters the kernel for what the vCPU queues.
+  public var submission = SubmissionThread.loop
   /// What QEMU's developers measured in this situation, seconds (qemu-devel, February 2026); nil where they did not.
   public var publishedSeconds: Double?
 
   /// Describes a row.
   public init(
     interface: DriveConfiguration.Interface, policy: WakePolicy, activityHz: UInt64 = 0,
-    publishedSeconds: Double? = nil
+    submission: SubmissionThread = .loop, publishedSeconds: Double? = nil
   ) {
     self.interface = interface
     self.policy = policy
     self.activityHz = activityHz
+    self.submission = submission
     self.publishedSeconds = publishedSeconds
   }
 
   /// The name in results, such as `wakeup/ahci/never+activity`.
   public var id: String {
     let device = interface == .ahci ? "ahci" : "virtio-blk"
-    return "wakeup/\(device)/\(policy.rawValue)" + (activityHz > 0 ? "+activity" : "")
+    let submitter = submission == .vcpu ? "+submit-vcpu" : ""
+    return "wakeup/\(device)/\(policy.rawValue)" + (activityHz > 0 ? "+activity" : "") + submitter
+  }
+
+  /// The row in words, such as `AHCI, never + activity`.
+  var title: String {
+    let device = interface == .ahci ? "AHCI" : "virtio-blk"
+    let submitter = submission == .vcpu ? ", vCPU submits" : ""
+    return "\(device), \(policy.rawValue)" + (activityHz > 0 ? " + activity" : "") + submitter
   }
 
   /// The published table, and `elided` beside it. `activityHz` plays the busy ssh session of the report.
@@ -41,6 +52,7 @@ public struct WakeupScenario: Equatable, Sendable {
       WakeupScenario(interface: .ahci, policy: .never, activityHz: activityHz, publishedSeconds: 1.23),
       WakeupScenario(interface: .ahci, policy: .always, publishedSeconds: 1.30),
       WakeupScenario(interface: .ahci, policy: .elided),
+      WakeupScenario(interface: .ahci, policy: .elided, submission: .vcpu),
       WakeupScenario(interface: .virtio, policy: .always, publishedSeconds: 1.25),
     ]
   }

@@ -3,7 +3,7 @@ import Assembly
 import EventLoop
 import HostSystem
 
-/// The value of `--loop`.
+/// The values of `--loop`, `--wake` and `--submit`.
 enum LoopOption {
   static func monitor(_ text: String) throws(UsageError) -> LoopMonitor {
     guard let monitor = LoopMonitor(rawValue: text) else {
@@ -16,5 +16,19 @@ enum LoopOption {
       }
     }
     return monitor
+  }
+
+  static func wakePolicy(_ text: String) throws(UsageError) -> WakePolicy {
+    guard let policy = WakePolicy(rawValue: text) else {
+      throw UsageError("--wake \(text): unknown; choose one of always, elided, never")
+    }
+    return policy
+  }
+
+  static func submission(_ text: String) throws(UsageError) -> SubmissionThread {
+    guard let thread = SubmissionThread(rawValue: text) else {
+      throw UsageError("--submit \(text): unknown; choose loop or vcpu")
+    }
+    return thread
   }
 }

@@ -76,6 +76,10 @@ struct Run: ParsableCommand {
   @Option(
     name: .customLong("poll-max-ns"), help: "Longest time that an I/O thread polls before it sleeps (with --iothread).")
   var pollNsMax: UInt64 = 0
+  @Option(help: "When the main loop is woken for what a vCPU has queued: elided, always or never.")
+  var wake = "elided"
+  @Option(help: "Who enters the kernel for what a vCPU has queued: loop or vcpu.")
+  var submit = "loop"
   @Option(help: "Record what happens to each request, and write it to FILE for Perfetto or chrome://tracing.")
   var trace: String?
 
@@ -172,6 +176,11 @@ struct Run: ParsableCommand {
     configuration.usesIOThreads = iothread
     configuration.pollNsMax = pollNsMax
     configuration.monitor = try LoopOption.monitor(loop)
+    configuration.wakePolicy = try LoopOption.wakePolicy(wake)
+    configuration.submission = try LoopOption.submission(submit)
+    if configuration.submission == .vcpu && configuration.monitor == .ioUring {
+      throw UsageError("--submit vcpu: does not go with --loop io_uring; use --loop auto, poll or epoll")
+    }
     for (index, text) in drive.enumerated() {
       configuration.drives.append(try DriveConfiguration(parsing: text, index: index))
     }

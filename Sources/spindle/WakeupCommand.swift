@@ -5,6 +5,7 @@ import Bench
 import EventLoop
 import Glibc
 import HostSystem
+import Pictures
 import WakeupLab
 
 struct WakeupCommand: ParsableCommand {
@@ -45,18 +46,29 @@ struct WakeupCommand: ParsableCommand {
   var batchThinkUs: UInt64 = 1000
   @Option(name: .customLong("completion-think-us"), help: "Microseconds of thought after each completion.")
   var completionThinkUs: UInt64 = 1000
-  @Option(help: "Write the first run's trace to this file (Perfetto, chrome://tracing).")
+  @Option(help: "Who enters the kernel for what the vCPU queues: loop or vcpu.")
+  var submit = "loop"
+  @Option(
+    help: "Write the first run's trace to this file, for Perfetto (--reproduce: \(Self.traceDefault) by default).")
   var trace: String?
+  @Option(
+    help: ArgumentHelp(
+      "Draw the longest stall of the first run into this file, and the latencies of all into one beside it "
+        + "(--reproduce: \(Self.pictureDefault) by default)."))
+  var png: String?
   @Flag(help: "Print one JSON object instead of the table.")
   var json = false
 
+  private static let traceDefault = "wakeup-trace.json"
+  private static let pictureDefault = "wakeup.png"
   /// Wakeups a second of a busy ssh session.
   private static let activityDefault: UInt64 = 1000
 
   func run() throws {
     let scenarios = try chosenScenarios()
     try checkNumbers()
-    let recording = try trace.map { try TraceRecording(path: $0) }
+    let recording = try (trace ?? (reproduce ? Self.traceDefault : nil)).map { try TraceRecording(path: $0) }
+    let pictures = try openPictures()
     let path = try file ?? BenchFile.make(byteCount: mib << 20)
     defer { if file == nil { unlink(path) } }
     var lab = WakeupRun(path: path)
@@ -70,6 +82,7 @@ struct WakeupCommand: ParsableCommand {
     if !json { reproduction.print = { print($0) } }
     let outcome = try reproduction.run()
     if let recording { StandardError.print("spindle: \(try recording.write(outcome.trace))") }
+    if let pictures { try draw(pictures, outcome, lab) }
     let (lines, isGood) = Reproduction.verdict(outcome)
     if json {
       try printJSON(command: "wakeup", results: results(outcome))
@@ -80,16 +93,36 @@ struct WakeupCommand: ParsableCommand {
     if reproduce && !isGood { throw ExitCode(1) }
   }
 
+  private func openPictures() throws -> WakeupPictures? {
+    do {
+      return try (png ?? (reproduce ? Self.pictureDefault : nil)).map { try WakeupPictures(path: $0) }
+    } catch let error as PictureError {
+      if let png { throw SetupError("--png \(png): \(error)") }
+      StandardError.print("spindle: no pictures: \(error)")
+      return nil
+    }
+  }
+
+  private func draw(_ pictures: WakeupPictures, _ outcome: Reproduction.Outcome, _ lab: WakeupRun) throws {
+    do throws(PictureError) {
+      let files = try pictures.write(outcome, parameters: lab.parameters)
+      StandardError.print("spindle: pictures: \(files.joined(separator: ", "))")
+    } catch {
+      throw SetupError("--png: \(error)")
+    }
+  }
+
   private func chosenScenarios() throws -> [WakeupScenario] {
     if reproduce { return WakeupScenario.all(activityHz: activity ?? Self.activityDefault) }
-    guard let policy = WakePolicy(rawValue: wake) else {
-      throw UsageError("--wake \(wake): unknown; choose one of always, elided, never")
-    }
+    let policy = try LoopOption.wakePolicy(wake)
     let interfaces: [String: DriveConfiguration.Interface] = ["ahci": .ahci, "virtio": .virtio]
     guard let interface = interfaces[device] else {
       throw UsageError("--device \(device): unknown; choose ahci or virtio")
     }
-    return [WakeupScenario(interface: interface, policy: policy, activityHz: activity ?? 0)]
+    let submission = try LoopOption.submission(submit)
+    return [
+      WakeupScenario(interface: interface, policy: policy, activityHz: activity ?? 0, submission: submission)
+    ]
   }
 
   private func checkNumbers() throws {

@@ -101,6 +101,19 @@ let lostAndFound = handmade([
     #expect(requests.map { $0.submitted?.time } == [5, 4])
   }
 
+  @Test func vcpuThatSubmitsItselfTakesFromTheLoopsRing() {
+    let requests = handmade([
+      (1, loop, .sleeping, 0, 9),
+      (2, vcpu, .queued, 0x1000, entry(.entry)),
+      (3, vcpu, .queued, 0x2000, entry(.entry)),
+      (4, vcpu, .submitted, 0, 2),
+      (5, loop, .woken, 0, 9),
+      (6, loop, .completed, 0x1000, 0),
+      (7, loop, .completed, 0x2000, 0),
+    ]).requests
+    #expect(requests.map(\.submitted) == [TracePlace(time: 4, thread: vcpu), TracePlace(time: 4, thread: vcpu)])
+  }
+
   @Test func riderGoesWithTheOperationThatIsQueuedNext() {
     let requests = handmade([
       (1, loop, .queued, 0x2000, entry(.rider)),
@@ -203,6 +216,27 @@ let lostAndFound = handmade([
         == LatencySummary(count: 2, p50: 210, p99: 210, p999: 210, max: 210))
     #expect(LatencySummary(latencies.notifiedToWoken) == LatencySummary(count: 1, p50: 65, p99: 65, p999: 65, max: 65))
     #expect(LatencySummary(latencies.queuedToWoken) == LatencySummary(count: 1, p50: 70, p99: 70, p999: 70, max: 70))
+  }
+
+  @Test func burstForASleepingLoopIsMeasuredToItsFirstSubmission() {
+    let latencies = TraceLatencies(
+      handmade([
+        (0, loop, .sleeping, 0, 9), (10, vcpu, .queued, 0x1000, entry(.entry)),
+        (20, vcpu, .queued, 0x2000, entry(.entry)), (30, loop, .woken, 0, 9), (35, loop, .submitted, 0, 1),
+        (90, loop, .submitted, 0, 1), (95, loop, .completed, 0x1000, 0), (96, loop, .completed, 0x2000, 0),
+      ]))
+    #expect(LatencySummary(latencies.idleToSubmitted) == LatencySummary(count: 1, p50: 25, p99: 25, p999: 25, max: 25))
+  }
+
+  @Test func whatAVCPUSubmitsItselfDoesNotWaitForTheLoop() {
+    let latencies = TraceLatencies(
+      handmade([
+        (0, loop, .sleeping, 0, 9), (10, vcpu, .queued, 0x1000, entry(.entry)), (20, vcpu, .submitted, 0, 1),
+        (60, loop, .woken, 0, 9), (65, loop, .completed, 0x1000, 0),
+      ]))
+    #expect(LatencySummary(latencies.idleToSubmitted)?.max == 10)
+    #expect(LatencySummary(latencies.queuedToSubmitted)?.max == 10)
+    #expect(LatencySummary(latencies.queuedToWoken) == nil)
   }
 
   @Test func sleepThatNobodyEndedByQueueingIsNotMeasured() {

@@ -10,7 +10,7 @@ import Testing
     var outcome = Reproduction.Outcome()
     outcome.floorSeconds = 1.15
     outcome.diskSeconds = 0.10
-    let seconds = [never, 1.3, always, elided, virtio]
+    let seconds = [never, 1.3, always, elided, 1.3, virtio]
     for (scenario, seconds) in zip(WakeupScenario.all(activityHz: 1000), seconds) {
       var figures = WakeupFigures()
       figures.seconds = seconds
@@ -41,7 +41,7 @@ import Testing
     #expect(
       WakeupScenario.all(activityHz: 10).map(\.id) == [
         "wakeup/ahci/never", "wakeup/ahci/never+activity", "wakeup/ahci/always", "wakeup/ahci/elided",
-        "wakeup/virtio-blk/always",
+        "wakeup/ahci/elided+submit-vcpu", "wakeup/virtio-blk/always",
       ])
   }
 }
