@@ -30,6 +30,12 @@ struct Delays {
     default: break
     }
   }
+
+  /// As long as a loop takes to wake and to look, or shorter.
+  mutating func pauseLonger() {
+    let choice = next()
+    for _ in 0..<(choice >> 8 & (choice & 1 == 0 ? 15 : 255)) { clinux_pause() }
+  }
 }
 
 /// The machine lock in small; it knows that somebody waits.
