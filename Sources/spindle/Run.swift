@@ -122,7 +122,7 @@ struct Run: ParsableCommand {
   private func useHosted(_ assembled: AssembledMachine) {
     let commandLine = append
     _ = assembled.useHosted(processorCount: cpus) { bus in
-      let failures = TestProgram(bus: bus, commandLine: Array(commandLine.utf8)).run()
+      let failures = BootProgram.run(on: bus, commandLine: Array(commandLine.utf8))
       bus.out8(DebugExit.standardPort, UInt8(min(failures, Int(Int8.max))))
     }
   }
