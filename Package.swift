@@ -71,8 +71,8 @@ let package = Package(
     module(
       "WakeupLab",
       [
-        "Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem", "Pictures", "Tracing",
-        .product(name: "Histogram", package: "hdrhistogram-swift"),
+        "Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "GuestImages", "HostSystem", "Pictures",
+        "Tracing", .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
     // Floor 9
     .executableTarget(

@@ -13,7 +13,8 @@ struct ClockRates {
   /// Ticks of the time-stamp counter that take so many nanoseconds, at least. The time is shorter than an hour.
   func ticks(in nanoseconds: UInt64) -> UInt64 {
     let rest = nanoseconds % ClockRates.nsPerMs
-    return nanoseconds / ClockRates.nsPerMs * ticksPerMs + (rest * ticksPerMs + ClockRates.nsPerMs - 1) / ClockRates.nsPerMs
+    return nanoseconds / ClockRates.nsPerMs * ticksPerMs + (rest * ticksPerMs + ClockRates.nsPerMs - 1)
+      / ClockRates.nsPerMs
   }
 
   /// The time-stamp counter's value as nanoseconds.
