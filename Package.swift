@@ -94,7 +94,7 @@ let package = Package(
     tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
     tests("AssemblyTests", ["Assembly", "Tracing", "TracingTestKit"]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
-    tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop", "TracingTestKit"]),
+    tests("WakeupLabTests", ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "TracingTestKit"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

@@ -14,7 +14,7 @@ public enum ThinkMark {
 
 /// Runs the thinking load once and says on the first serial port how long it took.
 ///
-/// The command line is that of `ThinkOptions`. The report is one line, and before it the marks are written:
+/// The command line is that of `ThinkOptions`. The report is one line, and the marks are written before it:
 ///
 ///     # think requests=N failures=N ns=N
 ///
@@ -38,6 +38,9 @@ public struct ThinkProgram<B: SleepingBus> {
   /// Runs on the boot processor.
   /// - Returns: how many requests failed, or 1 where the program could not do its work.
   public func run() -> Int {
+    // A line of its own first: firmware may have left its last one open.
+    console.text("# spindle test guest, load=think")
+    console.endLine()
     guard options.unknownWordAt == nil else {
       bailOut("a word of the command line is unknown, or its value is out of range")
       return 1
@@ -70,8 +73,11 @@ public struct ThinkProgram<B: SleepingBus> {
     _ queue: Queue, sectorCount: UInt64
   ) throws(DriverError) -> Int where Queue.B == B {
     let parameters = options.parameters
-    guard parameters.totalBytes / 512 <= sectorCount,
-      let buffers = bus.allocate(byteCount: parameters.bufferBytes, alignment: 4096),
+    guard parameters.totalBytes / 512 <= sectorCount else {
+      bailOut("the disk is smaller than what is to be read")
+      return 1
+    }
+    guard let buffers = bus.allocate(byteCount: parameters.bufferBytes, alignment: 4096),
       let load = ThinkingLoad(bus: bus, queue: queue, parameters: parameters, buffers: buffers)
     else {
       throw .outOfResources
