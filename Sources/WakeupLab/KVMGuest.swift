@@ -81,8 +81,9 @@ struct KVMGuestRun {
   }
 
   /// Boots the guest, and returns when its machine has been taken down. Main thread.
+  /// - Returns: what the host measured between the marks, and what the guest says itself.
   /// - Throws: why there is no machine, or what the guest said when it gave up.
-  func run() throws -> WakeupFigures {
+  func run() throws -> (figures: WakeupFigures, report: ThinkReport) {
     let serial = MemorySink()
     let assembled = try AssembledMachine(configuration, serial: serial)
     let marks = ThinkMarks(loop: assembled.machine.mainLoop, traces: traces)
@@ -101,11 +102,10 @@ struct KVMGuestRun {
     guard report.failureCount == 0 else { throw WakeupError("\(report.failureCount) of the guest's requests failed") }
     var figures = WakeupFigures()
     figures.seconds = Double(marks.elapsedNs) / 1e9
-    figures.guestSeconds = Double(report.elapsedNs) / 1e9
     figures.requestCount = report.requestCount
     figures.eventWrites = marks.eventWrites
     figures.wakeups = marks.wakeups
-    return figures
+    return (figures, report)
   }
 
   private final class Fault: Sendable {
@@ -120,7 +120,7 @@ extension WakeupRun {
       configuration: configuration(of: scenario), device: scenario.interface == .ahci ? .ahci : .virtio,
       parameters: parameters, traces: true)
     do {
-      return (try guest.run(), Tracing.collect())
+      return (try guest.run().figures, Tracing.collect())
     } catch let error as WakeupError {
       throw WakeupError("\(scenario.id): \(error)")
     }
@@ -133,7 +133,7 @@ extension WakeupRun {
     do {
       return try KVMGuestRun(
         configuration: configuration, device: .none, parameters: parameters, traces: false
-      ).run().seconds
+      ).run().figures.seconds
     } catch let error as WakeupError {
       throw WakeupError("wakeup/floor: \(error)")
     }

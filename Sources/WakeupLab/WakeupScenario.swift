@@ -50,8 +50,6 @@ public struct WakeupScenario: Equatable, Sendable {
 public struct WakeupFigures: Equatable, Sendable {
   /// From the first thought to the end of the last one, seconds.
   public var seconds = 0.0
-  /// The same by the guest's own clock, where it has one of its own.
-  public var guestSeconds: Double?
   /// Requests that were made.
   public var requestCount: UInt64 = 0
   /// How often the main loop's eventfd was written during the run.
