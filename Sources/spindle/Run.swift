@@ -16,7 +16,8 @@ struct Run: ParsableCommand {
     discussion: """
       Without --kernel the built-in test guest runs: it checks every disk and
       prints TAP on the serial port. Its command line takes irq=msix|poll,
-      seed=N, disk=gpt|plain and quiet.
+      seed=N, disk=gpt|plain and quiet; with load=think it reads
+      through one disk as `spindle wakeup --guest kvm` has it do.
 
       The exit status is the guest's, as isa-debug-exit defines it:
       (value << 1) | 1, so 1 is a guest that reported 0. A usage error exits
