@@ -71,8 +71,8 @@ let package = Package(
     module(
       "WakeupLab",
       [
-        "Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem", "Pictures", "Tracing",
-        .product(name: "Histogram", package: "hdrhistogram-swift"),
+        "Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "GuestImages", "HostSystem", "Pictures",
+        "Tracing", .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
     // Floor 9
     .executableTarget(
@@ -94,7 +94,9 @@ let package = Package(
     tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
     tests("AssemblyTests", ["Assembly", "Tracing", "TracingTestKit"]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
-    tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop", "Pictures", "Tracing", "TracingTestKit"]),
+    tests(
+      "WakeupLabTests",
+      ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

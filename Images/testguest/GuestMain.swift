@@ -97,7 +97,13 @@ func guestMain() -> UInt32 {
   Metal.processorCount = FirmwareConfiguration.processorCount()
   cguest_set_up_interrupts()
   cguest_enable_interrupts()
-  let failures = TestProgram(bus: MetalBus(), commandLine: commandLine).run()
+  if ThinkOptions(parsing: commandLine) != nil {
+    guard let rates = ClockRates.find() else {
+      cguest_refuse_clock()
+    }
+    Metal.rates = rates
+  }
+  let failures = BootProgram.run(on: MetalBus(), commandLine: commandLine)
   return UInt32(min(failures, failuresMax))
 }
 

@@ -2,7 +2,7 @@
 import CGuest
 
 /// The machine itself: every access is the instruction that makes it.
-struct MetalBus: Bus {
+struct MetalBus: SleepingBus {
   func in8(_ port: UInt16) -> UInt8 { cguest_in8(port) }
   func in16(_ port: UInt16) -> UInt16 { cguest_in16(port) }
   func in32(_ port: UInt16) -> UInt32 { cguest_in32(port) }
@@ -53,9 +53,38 @@ struct MetalBus: Bus {
   func interruptCount(_ interrupt: MessageInterrupt) -> UInt32 { cguest_interrupt_count(interrupt.number) }
 
   func waitForInterrupt(_ interrupt: MessageInterrupt, after seen: UInt32) -> Bool {
+    if Metal.isTimerSleeping {
+      cguest_start_watchdog()
+      Metal.isTimerSleeping = false
+    }
     cguest_halt_unless_counted(interrupt.number, seen)
     return true
   }
+
+  /// Halts until the local APIC's timer has counted the time down, once; other interrupts do not end it. Boot processor,
+  /// with no other one running, and `Metal.rates` set.
+  func sleep(nanoseconds: UInt64) -> Bool {
+    let start = ticks
+    let needed = Metal.rates.ticks(in: nanoseconds)
+    // The next wait for a device puts the watchdog back: a load sleeps more often than it waits.
+    if !Metal.isTimerSleeping {
+      cguest_stop_watchdog()
+      Metal.isTimerSleeping = true
+    }
+    var elapsed: UInt64 = 0
+    // Once around, but for a time that the timer cannot count, or an interrupt that was left from the sleep before.
+    while elapsed < needed {
+      let seen = cguest_interrupt_count(UInt32(CGUEST_SLEEP_VECTOR))
+      cguest_start_timer(Metal.rates.timerCount(in: needed - elapsed))
+      repeat {
+        cguest_halt_unless_counted(UInt32(CGUEST_SLEEP_VECTOR), seen)
+      } while cguest_interrupt_count(UInt32(CGUEST_SLEEP_VECTOR)) == seen
+      elapsed = ticks &- start
+    }
+    return true
+  }
+
+  var nanoseconds: UInt64 { Metal.rates.nanoseconds(of: ticks) }
 
   func relax() -> Bool {
     cguest_pause()
@@ -92,6 +121,10 @@ enum Metal {
   nonisolated(unsafe) static var memory = PhysicalMemory(begin: 0, end: 0)
   nonisolated(unsafe) static var processorCount = 1
   nonisolated(unsafe) static var nextVector = firstVector
+  /// How fast the clocks run; set before a program that sleeps begins.
+  nonisolated(unsafe) static var rates = ClockRates(ticksPerMs: 0, timerPerMs: 0)
+  /// The boot processor's timer is left to `sleep`, and the watchdog is off.
+  nonisolated(unsafe) static var isTimerSleeping = false
   /// What the processor that is being started runs; it reads this before it says that it is up.
   nonisolated(unsafe) static var processorProgram: (@Sendable (MetalBus) -> Void)?
 }

@@ -25,6 +25,20 @@ void cguest_set_heap(uint64_t begin, uint64_t end);
 _Noreturn void cguest_exit(uint32_t code);
 // Says that the loader left no start info, or no RAM behind the image, and exits as a failure.
 _Noreturn void cguest_refuse_start(void);
+// Says that the machine has no clock of known rate, and exits as a failure.
+_Noreturn void cguest_refuse_clock(void);
+
+// The calling processor's local APIC timer: its divider; the vectors of its two uses, the watchdog, which ends a wait for
+// a silent device every now and then, and a sleep.
+#define CGUEST_TIMER_DIVIDER 16
+#define CGUEST_WATCHDOG_VECTOR 0x20
+#define CGUEST_SLEEP_VECTOR 0x21
+void cguest_start_watchdog(void);
+// Leaves the timer stopped, in one-shot mode, to `cguest_start_timer`.
+void cguest_stop_watchdog(void);
+// Counts down once, from `count` on, at the timer's rate; the sleep's interrupt arrives at 0.
+void cguest_start_timer(uint32_t count);
+uint32_t cguest_timer_left(void);
 
 CGUEST_INLINE void cguest_out8(uint16_t port, uint8_t value) {
   __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
@@ -69,6 +83,17 @@ CGUEST_INLINE uint64_t cguest_time_stamp(void) {
   uint32_t low, high;
   __asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
   return (uint64_t)high << 32 | low;
+}
+
+struct cguest_cpuid_result {
+  uint32_t eax, ebx, ecx, edx;
+};
+CGUEST_INLINE struct cguest_cpuid_result cguest_cpuid(uint32_t leaf) {
+  struct cguest_cpuid_result result;
+  __asm__ volatile("cpuid"
+                   : "=a"(result.eax), "=b"(result.ebx), "=c"(result.ecx), "=d"(result.edx)
+                   : "a"(leaf), "c"(0));
+  return result;
 }
 
 CGUEST_INLINE uint32_t cguest_interrupt_count(uint32_t vector) { return cguest_interrupt_counts[vector & 255]; }

@@ -16,12 +16,12 @@
 #define LAPIC_SPURIOUS 0xf0
 #define LAPIC_TIMER 0x320
 #define LAPIC_TIMER_INITIAL 0x380
+#define LAPIC_TIMER_CURRENT 0x390
 #define LAPIC_TIMER_DIVIDE 0x3e0
 #define LAPIC_ENABLE 0x1ff
-// A wait for a silent device ends by this timer: every 100 ms where the timer counts at 1 GHz.
-#define WATCHDOG_VECTOR 0x20
+#define LAPIC_DIVIDE_BY_16 3
+// A wait for a silent device ends by this timer: every 100 ms where the bus runs at 1 GHz.
 #define WATCHDOG_PERIODIC (1 << 17)
-#define WATCHDOG_DIVIDE_BY_16 3
 #define WATCHDOG_COUNT 6250000
 
 void *memcpy(void *restrict to, const void *restrict from, size_t count) {
@@ -120,6 +120,11 @@ _Noreturn void cguest_refuse_start(void) {
   cguest_exit(FAILURE_CODE);
 }
 
+_Noreturn void cguest_refuse_clock(void) {
+  put_text("Bail out! no clock of known rate: neither CPUID leaf 0x40000010 nor an 8254\n");
+  cguest_exit(FAILURE_CODE);
+}
+
 _Noreturn void cguest_report_exception(uint64_t vector, uint64_t error, uint64_t rip, uint64_t cr2) {
   put_text("\nBail out! exception ");
   put_number(vector);
@@ -153,10 +158,23 @@ void cguest_load_interrupt_table(void) {
   } pointer = {sizeof gates - 1, (uint64_t)gates};
   __asm__ volatile("lidt %0" : : "m"(pointer));
   cguest_write32(LAPIC + LAPIC_SPURIOUS, LAPIC_ENABLE);
-  cguest_write32(LAPIC + LAPIC_TIMER_DIVIDE, WATCHDOG_DIVIDE_BY_16);
-  cguest_write32(LAPIC + LAPIC_TIMER, WATCHDOG_VECTOR | WATCHDOG_PERIODIC);
+  cguest_write32(LAPIC + LAPIC_TIMER_DIVIDE, LAPIC_DIVIDE_BY_16);
+  cguest_start_watchdog();
+}
+
+void cguest_start_watchdog(void) {
+  cguest_write32(LAPIC + LAPIC_TIMER, CGUEST_WATCHDOG_VECTOR | WATCHDOG_PERIODIC);
   cguest_write32(LAPIC + LAPIC_TIMER_INITIAL, WATCHDOG_COUNT);
 }
+
+void cguest_stop_watchdog(void) {
+  cguest_write32(LAPIC + LAPIC_TIMER_INITIAL, 0);
+  cguest_write32(LAPIC + LAPIC_TIMER, CGUEST_SLEEP_VECTOR);
+}
+
+void cguest_start_timer(uint32_t count) { cguest_write32(LAPIC + LAPIC_TIMER_INITIAL, count); }
+
+uint32_t cguest_timer_left(void) { return cguest_read32(LAPIC + LAPIC_TIMER_CURRENT); }
 
 // Fills the interrupt table, and masks the two 8259 controllers, whose vectors would look like exceptions.
 void cguest_set_up_interrupts(void) {

@@ -18,68 +18,30 @@ public struct TestOptions: Equatable, Sendable {
 
   /// Reads a command line of words separated by spaces.
   public init(parsing line: [UInt8]) {
-    var start = 0
-    while start < line.count {
-      guard line[start] > 0x20 else {
-        start += 1
-        continue
+    var words = CommandLineWords(line)
+    while let word = words.next() {
+      if !take(word), unknownWordAt == nil {
+        unknownWordAt = word.start
       }
-      var end = start
-      while end < line.count, line[end] > 0x20 {
-        end += 1
-      }
-      if !take(line, start, end), unknownWordAt == nil {
-        unknownWordAt = start
-      }
-      start = end
     }
   }
 
-  private mutating func take(_ line: [UInt8], _ start: Int, _ end: Int) -> Bool {
-    func `is`(_ word: StaticString) -> Bool {
-      guard word.utf8CodeUnitCount == end - start else {
-        return false
-      }
-      for index in 0..<word.utf8CodeUnitCount where line[start + index] != word.utf8Start[index] {
-        return false
-      }
-      return true
-    }
-    if `is`("irq=msix") || `is`("irq=msi") {
+  private mutating func take(_ word: CommandLineWord) -> Bool {
+    if word.is("irq=msix") || word.is("irq=msi") {
       waitMode = .interrupt
-    } else if `is`("irq=poll") {
+    } else if word.is("irq=poll") {
       waitMode = .poll
-    } else if `is`("disk=gpt") {
+    } else if word.is("disk=gpt") {
       looksForPartitions = true
-    } else if `is`("disk=plain") {
+    } else if word.is("disk=plain") {
       looksForPartitions = false
-    } else if `is`("quiet") {
+    } else if word.is("quiet") {
       isQuiet = true
+    } else if let value = word.number(of: "seed=") {
+      seed = value
     } else {
-      return takeSeed(line, start, end)
-    }
-    return true
-  }
-
-  private mutating func takeSeed(_ line: [UInt8], _ start: Int, _ end: Int) -> Bool {
-    let key: StaticString = "seed="
-    guard end - start > key.utf8CodeUnitCount else {
       return false
     }
-    for index in 0..<key.utf8CodeUnitCount where line[start + index] != key.utf8Start[index] {
-      return false
-    }
-    var value: UInt64 = 0
-    for index in (start + key.utf8CodeUnitCount)..<end {
-      let digit = line[index] &- UInt8(ascii: "0")
-      let (product, overflowed) = value.multipliedReportingOverflow(by: 10)
-      let (sum, carried) = product.addingReportingOverflow(UInt64(digit))
-      guard digit < 10, !overflowed, !carried else {
-        return false
-      }
-      value = sum
-    }
-    seed = value
     return true
   }
 }

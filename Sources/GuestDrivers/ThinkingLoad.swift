@@ -5,6 +5,35 @@ public protocol SleepingBus: Bus {
   /// Lets so many nanoseconds pass, at least; the processor does not look at the machine meanwhile.
   /// - Returns: false where the machine is going away and the program must unwind.
   func sleep(nanoseconds: UInt64) -> Bool
+  /// A clock that never goes back, in nanoseconds since some moment.
+  var nanoseconds: UInt64 { get }
+}
+
+/// What a thinking load does.
+public struct ThinkingParameters: Equatable, Sendable {
+  /// Bytes that are read in all, a multiple of `requestBytes`.
+  public var totalBytes: UInt64 = 128 << 20
+  /// Bytes of each request, a multiple of 512.
+  public var requestBytes: UInt32 = 128 << 10
+  /// Requests that are submitted together; at most the queue's depth.
+  public var batchCount = 16
+  /// Nanoseconds of thought before each batch.
+  public var batchThinkNs: UInt64 = 1_000_000
+  /// Nanoseconds of thought after each completion.
+  public var completionThinkNs: UInt64 = 1_000_000
+
+  /// The published workload.
+  public init() {}
+
+  /// How many requests there are.
+  public var requestCount: UInt64 { totalBytes / UInt64(requestBytes) }
+  /// How long the guest thinks in all.
+  public var thinkNs: UInt64 {
+    let batches = (requestCount + UInt64(batchCount) - 1) / UInt64(batchCount)
+    return batches * batchThinkNs + requestCount * completionThinkNs
+  }
+  /// Bytes of RAM that the buffers take.
+  public var bufferBytes: UInt64 { UInt64(requestBytes) * UInt64(batchCount) }
 }
 
 /// A load with think time: the workload that showed the lost wakeup of QEMU's AHCI (February 2026).
@@ -13,31 +42,7 @@ public protocol SleepingBus: Bus {
 /// processed each completion, so the machine's main loop goes to sleep between them.
 public struct ThinkingLoad<Queue: DiskQueue> where Queue.B: SleepingBus {
   /// What is done.
-  public struct Parameters: Equatable, Sendable {
-    /// Bytes that are read in all, a multiple of `requestBytes`.
-    public var totalBytes: UInt64 = 128 << 20
-    /// Bytes of each request, a multiple of 512.
-    public var requestBytes: UInt32 = 128 << 10
-    /// Requests that are submitted together; at most the queue's depth.
-    public var batchCount = 16
-    /// Nanoseconds of thought before each batch.
-    public var batchThinkNs: UInt64 = 1_000_000
-    /// Nanoseconds of thought after each completion.
-    public var completionThinkNs: UInt64 = 1_000_000
-
-    /// The published workload.
-    public init() {}
-
-    /// How many requests there are.
-    public var requestCount: UInt64 { totalBytes / UInt64(requestBytes) }
-    /// How long the guest thinks in all.
-    public var thinkNs: UInt64 {
-      let batches = (requestCount + UInt64(batchCount) - 1) / UInt64(batchCount)
-      return batches * batchThinkNs + requestCount * completionThinkNs
-    }
-    /// Bytes of RAM that the buffers take.
-    public var bufferBytes: UInt64 { UInt64(requestBytes) * UInt64(batchCount) }
-  }
+  public typealias Parameters = ThinkingParameters
 
   private let bus: Queue.B
   private let queue: Queue

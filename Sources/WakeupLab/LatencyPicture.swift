@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import GuestDrivers
 import Pictures
 import Tracing
 
@@ -7,7 +8,7 @@ enum LatencyPicture {
   static let step = "doorbell to interrupt"
 
   /// The plot of an outcome; nil where no row has the step.
-  static func plot(_ outcome: Reproduction.Outcome, parameters: WakeupParameters) -> LatencyPlot? {
+  static func plot(_ outcome: Reproduction.Outcome, parameters: ThinkingParameters) -> LatencyPlot? {
     let series = outcome.rows.compactMap { row in
       row.figures.steps.first { $0.name == step }.map { step in
         LatencyPlot.Series(name: row.scenario.title, percentiles: percentiles(step.latency))
@@ -28,7 +29,7 @@ enum LatencyPicture {
   }
 
   private static func references(
-    _ outcome: Reproduction.Outcome, _ parameters: WakeupParameters
+    _ outcome: Reproduction.Outcome, _ parameters: ThinkingParameters
   ) -> [LatencyPlot.Reference] {
     var references: [LatencyPlot.Reference] = []
     if let host = outcome.hostWake {
@@ -44,12 +45,12 @@ enum LatencyPicture {
 
   /// What was published is how long the whole run took: without the thoughts, a batch's share of it is this long.
   private static func meanOfBatchPublished(
-    _ outcome: Reproduction.Outcome, _ parameters: WakeupParameters
+    _ outcome: Reproduction.Outcome, _ parameters: ThinkingParameters
   ) -> UInt64? {
     // The figure belongs to the published workload only.
     let published = outcome.rows.first { $0.scenario.policy == .never && $0.scenario.activityHz == 0 }?
       .scenario.publishedSeconds
-    guard let published, parameters == WakeupParameters() else { return nil }
+    guard let published, parameters == ThinkingParameters() else { return nil }
     let batches = parameters.requestCount / UInt64(parameters.batchCount)
     return (UInt64(published * 1e9) - parameters.thinkNs) / batches
   }

@@ -54,7 +54,9 @@ public struct Reproduction {
       "\(parameters.totalBytes >> 20) MiB in reads of \(parameters.requestBytes >> 10) KiB, batches of "
         + "\(parameters.batchCount); the guest thinks \(Self.milliseconds(parameters.batchThinkNs)) ms before each batch "
         + "and \(Self.milliseconds(parameters.completionThinkNs)) ms after each completion")
-    print("O_DIRECT, io_uring, hosted guest; the main loop wakes by itself every \(lab.heartbeatNs / 1_000_000) ms")
+    print(
+      "O_DIRECT, io_uring, \(lab.guest.rawValue) guest; the main loop wakes by itself every \(lab.heartbeatNs / 1_000_000) ms"
+    )
     print(Self.table.row(["id", "seconds", "QEMU, 2026", "x floor", "wakeups", "eventfd/request", "requests"]))
     var outcome = Outcome()
     outcome.floorSeconds = try lab.floorSeconds()

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import GuestDrivers
 import Pictures
 
 /// The two pictures of a run: the bug's stall, and the latencies of all rows.
@@ -23,7 +24,7 @@ public struct WakeupPictures {
 
   /// Draws and writes both.
   /// - Returns: the files that were written; a trace without a stall has no timeline.
-  public func write(_ outcome: Reproduction.Outcome, parameters: WakeupParameters) throws(PictureError) -> [String] {
+  public func write(_ outcome: Reproduction.Outcome, parameters: ThinkingParameters) throws(PictureError) -> [String] {
     var written: [String] = []
     if let first = outcome.rows.first, let picture = StallPicture(outcome.trace) {
       let timeline = picture.timeline(of: first.scenario, requestBytes: parameters.requestBytes)

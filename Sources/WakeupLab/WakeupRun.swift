@@ -10,19 +10,18 @@ import Platform
 import Synchronization
 import Tracing
 
-/// The workload: batches of reads, and thoughts in between.
-public typealias WakeupParameters = ThinkingLoad<AHCIQueue<HostedBus>>.Parameters
-
-/// Runs the published workload in a hosted machine, with O_DIRECT on a real file.
+/// Runs the published workload in a machine, with O_DIRECT on a real file.
 public struct WakeupRun: Sendable {
   /// The file that is read; at least as long as the workload reads.
   public var path: String
   /// The workload.
-  public var parameters = WakeupParameters()
+  public var parameters = ThinkingParameters()
+  /// What carries the guest.
+  public var guest = WakeupGuest.hosted
   /// Nanoseconds between the wakeups that the main loop has by itself.
   public var heartbeatNs = Heartbeat.realTimeClockNs
 
-  private static let memoryBytes: UInt64 = 64 << 20
+  static let memoryBytes: UInt64 = 64 << 20
 
   /// The published workload on the file at `path`.
   public init(path: String) { self.path = path }
@@ -34,6 +33,15 @@ public struct WakeupRun: Sendable {
 
   /// Assembles a machine for `scenario`, runs the workload with tracing on, and takes everything down again. Main thread.
   public func run(_ scenario: WakeupScenario) throws -> (figures: WakeupFigures, trace: Trace) {
+    var (figures, trace) = guest == .kvm ? try runOnKVM(scenario) : try runHosted(scenario)
+    figures.steps = TraceLatencies(trace).all.compactMap { step in
+      LatencySummary(step.histogram).map { WakeupStep(name: step.name, latency: $0) }
+    }
+    return (figures, trace)
+  }
+
+  /// The machine of a scenario: one disk, on the file.
+  func configuration(of scenario: WakeupScenario) -> MachineConfiguration {
     var drive = DriveConfiguration(source: .file(path: path), id: "lab")
     drive.interface = scenario.interface
     drive.cache = .none
@@ -48,7 +56,11 @@ public struct WakeupRun: Sendable {
     configuration.heartbeatNs = heartbeatNs
     configuration.activityHz = scenario.activityHz
     configuration.submission = scenario.submission
-    let assembled = try AssembledMachine(configuration, serial: MemorySink())
+    return configuration
+  }
+
+  private func runHosted(_ scenario: WakeupScenario) throws -> (figures: WakeupFigures, trace: Trace) {
+    let assembled = try AssembledMachine(configuration(of: scenario), serial: MemorySink())
     let machine = assembled.machine
     let outcome = Outcome()
     let lab = self
@@ -67,11 +79,8 @@ public struct WakeupRun: Sendable {
       machine.requestShutdown(.hostRequest)
     }
     _ = try assembled.run()
-    var (figures, trace, failure) = outcome.value.withLock { $0 }
+    let (figures, trace, failure) = outcome.value.withLock { $0 }
     if let failure { throw WakeupError("\(scenario.id): the guest's driver gave up: \(failure)") }
-    figures.steps = TraceLatencies(trace).all.compactMap { step in
-      LatencySummary(step.histogram).map { WakeupStep(name: step.name, latency: $0) }
-    }
     return (figures, trace)
   }
 
@@ -96,15 +105,9 @@ public struct WakeupRun: Sendable {
   private func load<Queue: DiskQueue>(
     _ bus: HostedBus, _ queue: Queue, sectorCount: UInt64, _ loop: EventLoop
   ) throws(DriverError) -> WakeupFigures where Queue.B == HostedBus {
-    var own = ThinkingLoad<Queue>.Parameters()
-    own.totalBytes = parameters.totalBytes
-    own.requestBytes = parameters.requestBytes
-    own.batchCount = parameters.batchCount
-    own.batchThinkNs = parameters.batchThinkNs
-    own.completionThinkNs = parameters.completionThinkNs
-    guard own.totalBytes <= sectorCount * 512,
-      let buffers = bus.allocate(byteCount: own.bufferBytes, alignment: 4096),
-      let load = ThinkingLoad(bus: bus, queue: queue, parameters: own, buffers: buffers)
+    guard parameters.totalBytes <= sectorCount * 512,
+      let buffers = bus.allocate(byteCount: parameters.bufferBytes, alignment: 4096),
+      let load = ThinkingLoad(bus: bus, queue: queue, parameters: parameters, buffers: buffers)
     else { throw .outOfResources }
     Tracing.start()
     let before = loop.wakeStatistics
@@ -115,14 +118,15 @@ public struct WakeupRun: Sendable {
     guard failures == 0 else { throw .deviceBroken }
     var figures = WakeupFigures()
     figures.seconds = Double(elapsed) / 1e9
-    figures.requestCount = own.requestCount
+    figures.requestCount = parameters.requestCount
     figures.eventWrites = after.eventWrites - before.eventWrites
     figures.wakeups = after.wakeups - before.wakeups
     return figures
   }
 
-  /// The same thoughts without any I/O, on such a processor: what no machine can be faster than.
+  /// The same thoughts without any I/O, in such a guest: what no machine can be faster than.
   public func floorSeconds() throws -> Double {
+    if guest == .kvm { return try floorSecondsOnKVM() }
     var configuration = MachineConfiguration()
     configuration.memoryBytes = Self.memoryBytes
     let assembled = try AssembledMachine(configuration, serial: MemorySink())

@@ -16,7 +16,8 @@ struct Run: ParsableCommand {
     discussion: """
       Without --kernel the built-in test guest runs: it checks every disk and
       prints TAP on the serial port. Its command line takes irq=msix|poll,
-      seed=N, disk=gpt|plain and quiet.
+      seed=N, disk=gpt|plain and quiet; with load=think it reads
+      through one disk as `spindle wakeup --guest kvm` has it do.
 
       The exit status is the guest's, as isa-debug-exit defines it:
       (value << 1) | 1, so 1 is a guest that reported 0. A usage error exits
@@ -126,7 +127,7 @@ struct Run: ParsableCommand {
   private func useHosted(_ assembled: AssembledMachine) {
     let commandLine = append
     _ = assembled.useHosted(processorCount: cpus) { bus in
-      let failures = TestProgram(bus: bus, commandLine: Array(commandLine.utf8)).run()
+      let failures = BootProgram.run(on: bus, commandLine: Array(commandLine.utf8))
       bus.out8(DebugExit.standardPort, UInt8(min(failures, Int(Int8.max))))
     }
   }

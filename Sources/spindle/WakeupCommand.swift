@@ -21,6 +21,7 @@ struct WakeupCommand: ParsableCommand {
       Examples:
         spindle wakeup --reproduce
         spindle wakeup --wake never --activity 1000
+        spindle wakeup --reproduce --guest kvm
         spindle wakeup --device virtio --file disk.img --mib 64
       """)
 
@@ -28,6 +29,8 @@ struct WakeupCommand: ParsableCommand {
   var reproduce = false
   @Option(help: "What the disk is behind: ahci or virtio.")
   var device = "ahci"
+  @Option(help: "What the guest runs on: hosted (a thread of this process) or kvm (the built-in image).")
+  var guest = "hosted"
   @Option(help: "When the loop is woken for what a vCPU has queued: always, elided or never.")
   var wake = "elided"
   @Option(help: "Wakeups a second that other work gives the main loop (with --reproduce: of the row with activity).")
@@ -66,12 +69,14 @@ struct WakeupCommand: ParsableCommand {
 
   func run() throws {
     let scenarios = try chosenScenarios()
+    let guest = try chosenGuest()
     try checkNumbers()
     let recording = try (trace ?? (reproduce ? Self.traceDefault : nil)).map { try TraceRecording(path: $0) }
     let pictures = try openPictures()
     let path = try file ?? BenchFile.make(byteCount: mib << 20)
     defer { if file == nil { unlink(path) } }
     var lab = WakeupRun(path: path)
+    lab.guest = guest
     lab.parameters.totalBytes = mib << 20
     lab.parameters.requestBytes = requestKiB << 10
     lab.parameters.batchCount = batch
@@ -123,6 +128,14 @@ struct WakeupCommand: ParsableCommand {
     return [
       WakeupScenario(interface: interface, policy: policy, activityHz: activity ?? 0, submission: submission)
     ]
+  }
+
+  private func chosenGuest() throws -> WakeupGuest {
+    guard let choice = WakeupGuest(rawValue: guest) else {
+      throw UsageError("--guest \(guest): unknown; choose hosted or kvm")
+    }
+    try choice.check()
+    return choice
   }
 
   private func checkNumbers() throws {

@@ -55,6 +55,15 @@ struct GuestCode {
     emit32(address)
   }
 
+  /// Reads a CPUID leaf; EAX and EBX go to the words at `result`: cpuid; mov [result + 4], ebx
+  mutating func cpuid(_ leaf: UInt32, to result: UInt32) {
+    set(.eax, leaf)
+    set(.ecx, 0)
+    emit(0x0f, 0xa2, 0x89, 0x1d)
+    emit32(result + 4)
+    storeAccumulator(at: result)
+  }
+
   /// mov dword [address], value
   mutating func write32(_ address: UInt32, _ value: UInt32) {
     emit(0xc7, 0x05)

@@ -46,6 +46,16 @@ import Testing
     #expect(guest.registers.withoutLock == 0)
   }
 
+  @Test func aSleepLetsItsTimePassByTheBusesClock() throws {
+    let elapsed = Collected<UInt64>()
+    try HostedGuest.run { bus in
+      let start = bus.nanoseconds
+      _ = bus.sleep(nanoseconds: 20_000)
+      elapsed.add(bus.nanoseconds - start)
+    }
+    #expect(elapsed.elements.count == 1 && elapsed.elements.allSatisfy { $0 >= 20_000 })
+  }
+
   @Test func unclaimedPlacesAnswerAsOnAPC() throws {
     let values = Collected<UInt64>()
     try HostedGuest.run { bus in

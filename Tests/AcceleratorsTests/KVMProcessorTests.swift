@@ -23,6 +23,21 @@ import Testing
     #expect(error.description.hasSuffix(" processors, not \(count)"))
   }
 
+  /// The test guest sleeps by these; a machine here has no interval timer that it could measure them with.
+  @Test func theGuestIsToldHowFastItsClocksRun() throws {
+    let guest = try KVMGuest { code in
+      code.cpuid(0x4000_0000, to: KVMGuest.scratch)
+      code.cpuid(0x4000_0010, to: KVMGuest.scratch + 8)
+      code.out(devicePort, width: 1, 1)
+      code.halt()
+    }
+    try guest.run(untilPortAccesses: 1)
+    #expect(try guest.load(UInt32.self, KVMGuest.scratch) >= 0x4000_0010)
+    // kHz: a counter of 100 MHz to 10 GHz, and the bus of a nanosecond that KVM's timers count.
+    #expect((100_000...10_000_000).contains(try guest.load(UInt32.self, KVMGuest.scratch + 8)))
+    #expect(try guest.load(UInt32.self, KVMGuest.scratch + 12) == 1_000_000)
+  }
+
   // MARK: Stopping. The pass condition of each test is that `join` returns.
 
   @Test func stopEndsAGuestThatSpins() throws {

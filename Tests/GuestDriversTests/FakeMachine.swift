@@ -5,7 +5,7 @@ import GuestDrivers
 ///
 /// Accesses are handled at once on the caller's thread. What the device does is plain data in `behaviour`, so a test
 /// can make it silent, refuse things or break its rings.
-final class FakeMachine: Bus {
+final class FakeMachine: SleepingBus {
   /// How the device misbehaves.
   struct Behaviour {
     var offersVersion1 = true
@@ -40,6 +40,8 @@ final class FakeMachine: Bus {
   private(set) var interruptCounts: [UInt32] = Array(repeating: 0, count: 8)
   var disk: [UInt8]
   var text: [UInt8] = []
+  /// What was written to the diagnostic port, and the time at each write.
+  private(set) var marks: [(value: UInt8, nanoseconds: UInt64)] = []
   let ram: UnsafeMutableRawPointer
   var functions: [FakeFunction] = []
   var device = FakeVirtioRegisters()
@@ -47,6 +49,8 @@ final class FakeMachine: Bus {
   var hba: FakeHBA?
   private var allocated: UInt64 = FakeMachine.ramBase
   private var time: UInt64 = 0
+  /// The time that `sleep` alone lets pass.
+  private(set) var nanoseconds: UInt64 = 0
   private var interrupts: UInt32 = 0
   private var configurationSelector: UInt32 = 0
   private var ports: [UInt16: UInt8] = [:]
@@ -66,6 +70,11 @@ final class FakeMachine: Bus {
     bus.functions[1] = FakeHBA.function
     bus.hba = FakeHBA()
     return bus
+  }
+
+  func sleep(nanoseconds: UInt64) -> Bool {
+    self.nanoseconds += nanoseconds
+    return !isStopping
   }
 
   /// Tells the processor of the device's message.
@@ -89,6 +98,7 @@ final class FakeMachine: Bus {
   func in32(_ port: UInt16) -> UInt32 { port == 0xCFC ? readConfiguration() : 0xFFFF_FFFF }
   func out8(_ port: UInt16, _ value: UInt8) {
     if port == 0x3F8 { text.append(value) }
+    if port == ThinkMark.port { marks.append((value, nanoseconds)) }
     ports[port] = value
     writeConfiguration(port, UInt32(value), byteCount: 1)
   }

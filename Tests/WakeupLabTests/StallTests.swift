@@ -1,7 +1,8 @@
-// SPDX-License-Identifier: Apache-2.0
-// The stall that a trace shows, and its pictures.
 import EventLoop
 import Glibc
+// SPDX-License-Identifier: Apache-2.0
+// The stall that a trace shows, and its pictures.
+import GuestDrivers
 import Pictures
 import Testing
 import Tracing
@@ -91,7 +92,9 @@ private func trace(secondWake: UInt64 = 480_000) -> Trace {
     figures.steps = [WakeupStep(name: LatencyPicture.step, latency: latency)]
     outcome.rows = [(WakeupScenario(interface: .ahci, policy: .never, publishedSeconds: 25.76), figures)]
     #expect(
-      try pictures.write(outcome, parameters: WakeupParameters()) == [folder + "/run.png", folder + "/run-latency.png"])
+      try pictures.write(outcome, parameters: ThinkingParameters()) == [
+        folder + "/run.png", folder + "/run-latency.png",
+      ])
     for name in ["/run.png", "/run-latency.png"] { #expect(access(folder + name, R_OK) == 0) }
   }
 
@@ -101,10 +104,10 @@ private func trace(secondWake: UInt64 = 480_000) -> Trace {
     let latency = LatencySummary(count: 10, p50: 1, p99: 2, p999: 3, max: 4)
     figures.steps = [WakeupStep(name: LatencyPicture.step, latency: latency)]
     outcome.rows = [(WakeupScenario(interface: .ahci, policy: .never, publishedSeconds: 25.76), figures)]
-    let published = try #require(LatencyPicture.plot(outcome, parameters: WakeupParameters()))
+    let published = try #require(LatencyPicture.plot(outcome, parameters: ThinkingParameters()))
     // (25.76 s - 1.088 s of thoughts) / 64 batches.
     #expect(published.references.map(\.nanoseconds) == [385_500_000])
-    var other = WakeupParameters()
+    var other = ThinkingParameters()
     other.batchCount = 8
     #expect(LatencyPicture.plot(outcome, parameters: other)?.references.isEmpty == true)
   }

@@ -162,6 +162,9 @@ public final class HostedBus: SleepingBus, @unchecked Sendable {
     return !isStopping
   }
 
+  /// The host's monotonic clock.
+  public var nanoseconds: UInt64 { clinux_monotonic_ns() }
+
   /// Waits for the interrupt, spinning for `spinNs` first.
   public func waitForInterrupt(_ interrupt: MessageInterrupt, after seen: UInt32) -> Bool {
     let vector = Int(interrupt.number & 0xff)

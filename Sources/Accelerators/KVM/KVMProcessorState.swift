@@ -14,15 +14,25 @@ extension KVMProcessor {
     static let topologyV2: UInt32 = 0x1f
     /// AMD: extended APIC number in EAX.
     static let topologyAMD: UInt32 = 0x8000_001e
+    /// The hypervisor's first leaf, with its last one in EAX (Documentation/virt/kvm/x86/cpuid.rst).
+    static let hypervisor: UInt32 = 0x4000_0000
+    /// The rates of the time-stamp counter (EAX) and of the local APIC's bus (EBX) in kHz, as VMware defined the leaf.
+    static let clockRates: UInt32 = 0x4000_0010
   }
+
+  /// The bus that KVM's local APIC timers count by: a nanosecond each cycle, where nobody asks for another one
+  /// (api.rst, KVM_CAP_X86_APIC_BUS_CYCLES_NS).
+  private static let busKHz: UInt32 = 1_000_000
 
   /// Shows the guest what the host's KVM supports, with this processor's APIC number in it.
   func setCPUID(_ virtualMachine: KVMVirtualMachine) throws(SystemError) {
     let entriesMax: UInt32 = 256
-    guard let table = ckvm_cpuid_make(entriesMax), let entries = ckvm_cpuid_entries(table) else {
+    // One more than KVM may fill, for the leaf that is added.
+    guard let table = ckvm_cpuid_make(entriesMax + 1), let entries = ckvm_cpuid_entries(table) else {
       throw SystemError("calloc", code: ENOMEM)
     }
     defer { free(table) }
+    table.pointee.nent = entriesMax
     try KVMCall.integer(
       virtualMachine.system.number, ckvm_GET_SUPPORTED_CPUID, UInt(bitPattern: table), "KVM_GET_SUPPORTED_CPUID")
     let number = UInt32(index)
@@ -34,7 +44,25 @@ extension KVMProcessor {
       default: break
       }
     }
+    addClockRates(table, entries)
     try KVMCall.integer(descriptor.number, ckvm_SET_CPUID2, UInt(bitPattern: table), "KVM_SET_CPUID2")
+  }
+
+  /// Tells the guest how fast its clocks run, which it could only measure otherwise, on a machine without an interval
+  /// timer. Where KVM does not know, or has such a leaf itself, nothing is added.
+  private func addClockRates(
+    _ table: UnsafeMutablePointer<kvm_cpuid2>, _ entries: UnsafeMutablePointer<kvm_cpuid_entry2>
+  ) {
+    let count = Int(table.pointee.nent)
+    let rate = ckvm_ioctl(descriptor.number, ckvm_GET_TSC_KHZ, 0)
+    guard rate > 0, let first = (0..<count).first(where: { entries[$0].function == Leaf.hypervisor }),
+      entries[first].eax < Leaf.clockRates
+    else { return }
+    entries[first].eax = Leaf.clockRates
+    entries[count].function = Leaf.clockRates
+    entries[count].eax = UInt32(rate)
+    entries[count].ebx = Self.busKHz
+    table.pointee.nent += 1
   }
 
   /// Puts the processor where PVH wants it (Xen's docs/misc/pvh.pandoc): 32-bit protected mode, flat segments, no
