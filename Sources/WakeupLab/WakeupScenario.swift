@@ -81,6 +81,12 @@ public struct WakeupStep: Equatable, Sendable {
   public var name: String
   /// How long it took.
   public var latency: LatencySummary
+
+  /// Names a step and says how long it took.
+  public init(name: String, latency: LatencySummary) {
+    self.name = name
+    self.latency = latency
+  }
 }
 
 /// Why the lab could not do its work, as one line.

@@ -155,13 +155,18 @@ struct WakeupCommand: ParsableCommand {
     }
   }
 
+  /// Rows of the hosted guest have the names of the design; those of others say so.
+  private func identifier(_ id: String) -> String {
+    guest == WakeupGuest.hosted.rawValue ? id : id.replacing("wakeup/", with: "wakeup/\(guest)/")
+  }
+
   private func results(_ outcome: Reproduction.Outcome) -> [BenchResult] {
     var results = [
-      BenchResult(id: "wakeup/floor", value: outcome.floorSeconds, unit: "s"),
-      BenchResult(id: "wakeup/disk", value: outcome.diskSeconds, unit: "s"),
+      BenchResult(id: identifier("wakeup/floor"), value: outcome.floorSeconds, unit: "s"),
+      BenchResult(id: identifier("wakeup/disk"), value: outcome.diskSeconds, unit: "s"),
     ]
     for (scenario, figures) in outcome.rows {
-      var result = BenchResult(id: scenario.id, value: figures.seconds, unit: "s")
+      var result = BenchResult(id: identifier(scenario.id), value: figures.seconds, unit: "s")
       if let published = scenario.publishedSeconds {
         result.peer = "QEMU, February 2026"
         result.peerValue = published
@@ -169,6 +174,20 @@ struct WakeupCommand: ParsableCommand {
       }
       results.append(result)
     }
+    if let host = outcome.hostWake {
+      results += steps("wakeup/host", WakeupStep(name: "eventfd to woken", latency: host))
+    }
+    for (scenario, figures) in outcome.rows {
+      for step in figures.steps { results += steps(scenario.id, step) }
+    }
     return results
+  }
+
+  private func steps(_ id: String, _ step: WakeupStep) -> [BenchResult] {
+    let name = identifier(id) + "/" + step.name.replacing(" ", with: "-")
+    let latency = step.latency
+    return [("p50", latency.p50), ("p99", latency.p99), ("p99.9", latency.p999), ("max", latency.max)].map {
+      BenchResult(id: name + "/" + $0.0, value: Double($0.1) / 1000, unit: "us")
+    }
   }
 }
