@@ -59,7 +59,7 @@ let package = Package(
     module("AHCI", ["Machine", "Block", "EventLoop", "GuestMemory", "Tracing"]),
     module("Platform", ["Machine", "EventLoop", "HostSystem"]),
     // Floor 7
-    module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
+    module("Accelerators", ["CKVM", "CLinux", "EventLoop", "GuestDrivers", "GuestMemory", "HostSystem", "Machine"]),
     // Floor 8
     module("Assembly", ["VirtioBlock", "AHCI", "Platform", "Accelerators"]),
     module(
