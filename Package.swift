@@ -103,6 +103,13 @@ let package = Package(
     tests(
       "AcceleratorsTests",
       ["Accelerators", "Platform", "Machine", "GuestDrivers", "GuestMemory", "GuestImages", "EventLoop", "HostSystem"]),
+    tests(
+      "QTestTests",
+      [
+        "Accelerators", "AHCI", "Assembly", "Block", "CLinux", "DeviceTestKit", "EventLoop", "GuestMemory",
+        "HostSystem",
+        "Machine", "VirtioBlock",
+      ]),
     tests("PicturesTests", ["CPNG", "Pictures"]),
     tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],

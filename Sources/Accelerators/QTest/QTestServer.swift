@@ -208,7 +208,8 @@ public final class QTestServer: Device {
 
   // MARK: Output
 
-  private var waitingBytes: Int { output.count - outputHead }
+  /// Bytes that the client has not taken.
+  var waitingBytes: Int { output.count - outputHead }
 
   /// Writes what waits, as far as there is room.
   private func flush() {
