@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Assembly
+import Glibc
 import HostSystem
 import Machine
 import Platform
@@ -27,6 +28,18 @@ import Testing
   ]) func refusesWithOneLine(_ text: String) {
     let error = #expect(throws: QTestError.self) { try QTestEndpoint(parsing: text) }
     #expect(error?.description.contains("\n") == false)
+  }
+}
+
+/// Two ends of a pipe, which the test closes.
+private struct Pipe {
+  let readEnd: Int32
+  let writeEnd: Int32
+
+  init() {
+    var ends: [Int32] = [-1, -1]
+    pipe(&ends)
+    (readEnd, writeEnd) = (ends[0], ends[1])
   }
 }
 
@@ -108,6 +121,27 @@ import Testing
     let free = try StreamSocket.port(of: server)
     let error = #expect(throws: QTestError.self) { try QTestChannel(opening: .loopback(port: free, isServer: true)) }
     #expect(error?.description == "tcp:127.0.0.1:\(free): it exists or is in use; remove it, or choose another one")
+  }
+
+  @Test func pipesAreDrivenWithoutWaitingForThem() throws {
+    let (request, answer) = (Pipe(), Pipe())
+    let count = 1 << 20
+    let text = "endianness\nread 0 \(count)\nreadl 0\n"
+    text.utf8CString.withUnsafeBytes { _ = write(request.writeEnd, $0.baseAddress, $0.count - 1) }
+    close(request.writeEnd)
+    let channel = QTestChannel(borrowingInput: request.readEnd, output: answer.writeEnd)
+    // The pair is only there because the kit has a client.
+    let client = try StreamSocket.pair { ours, _ in Client(taking: ours) }
+    let kit = try QTestKit(channel: channel, client: client)
+    // The pipe is much smaller than the answer, and nobody reads it yet; the loop goes on all the same.
+    try kit.wait { kit.server.waitingBytes > 0 }
+    let reader = Client(taking: OwnedDescriptor(taking: answer.readEnd))
+    #expect(reader.line() == "OK little")
+    #expect(reader.line()?.utf8.count == 5 + 2 * count)
+    #expect(reader.line() == "OK 0x0000000000000000")
+    #expect(kit.join() == .hostRequest)
+    close(request.readEnd)
+    close(answer.writeEnd)
   }
 
   @Test func logHasWhatWentOverTheChannel() throws {

@@ -51,11 +51,13 @@ final class Client {
   /// The next line, without its end; nil where the connection has ended.
   func line() -> String? {
     var chunk = [UInt8](repeating: 0, count: 1 << 16)
+    var searched = 0
     while true {
-      if let end = bytes.firstIndex(of: UInt8(ascii: "\n")) {
+      if let end = bytes[searched...].firstIndex(of: UInt8(ascii: "\n")) {
         defer { bytes.removeFirst(end + 1) }
         return String(decoding: bytes[..<end], as: UTF8.self)
       }
+      searched = bytes.count
       var state = pollfd(fd: socket.number, events: Int16(POLLIN), revents: 0)
       guard poll(&state, 1, watchdogMs) > 0 else { return "the watchdog ended the wait" }
       let count = clinux_read(socket.number, &chunk, chunk.count)

@@ -108,6 +108,10 @@ public final class QTestChannel {
   /// Takes a descriptor that is connected to the client already.
   public init(taking descriptor: consuming OwnedDescriptor) { take(descriptor) }
 
+  /// Reads and writes descriptors that someone else owns and keeps open until the machine has ended: pipes, files, a
+  /// terminal. The process ignores SIGPIPE.
+  public init(borrowingInput input: Int32, output: Int32) { use(input: input, output: output) }
+
   private static func open(
     _ name: String, _ verb: String, _ body: () throws(SystemError) -> OwnedDescriptor
   ) throws(QTestError) -> OwnedDescriptor {

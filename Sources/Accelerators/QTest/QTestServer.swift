@@ -137,7 +137,10 @@ public final class QTestServer: Device {
 
   // MARK: Input
 
-  private var mayRead: Bool { !sawEnd && heldReply == nil && waitingBytes < QTestLimit.outputBytesMax }
+  // A machine that ends takes no more requests, and what nobody takes is not collected.
+  private var mayRead: Bool {
+    !sawEnd && heldReply == nil && waitingBytes < QTestLimit.outputBytesMax && machine?.shutdownReason == nil
+  }
 
   private func channelReady() {
     guard channel.isConnected else { return }

@@ -29,10 +29,16 @@ enum QTestText {
 
   /// Appends two digits for each byte, in lower case.
   static func append(hexadecimal bytes: [UInt8], to output: inout [UInt8]) {
-    output.reserveCapacity(output.count + 2 * bytes.count)
-    for byte in bytes {
-      output.append(hexadecimalDigits[Int(byte >> 4)])
-      output.append(hexadecimalDigits[Int(byte & 15)])
+    output += [UInt8](unsafeUninitializedCapacity: 2 * bytes.count) { text, count in
+      count = 2 * bytes.count
+      hexadecimalDigits.withUnsafeBufferPointer { digits in
+        var position = 0
+        for byte in bytes {
+          text.initializeElement(at: position, to: digits[Int(byte >> 4)])
+          text.initializeElement(at: position + 1, to: digits[Int(byte & 15)])
+          position += 2
+        }
+      }
     }
   }
 
