@@ -59,7 +59,7 @@ let package = Package(
     module("AHCI", ["Machine", "Block", "EventLoop", "GuestMemory", "Tracing"]),
     module("Platform", ["Machine", "EventLoop", "HostSystem"]),
     // Floor 7
-    module("Accelerators", ["CKVM", "Machine", "GuestDrivers"]),
+    module("Accelerators", ["CKVM", "CLinux", "EventLoop", "GuestDrivers", "GuestMemory", "HostSystem", "Machine"]),
     // Floor 8
     module("Assembly", ["VirtioBlock", "AHCI", "Platform", "Accelerators"]),
     module(
@@ -105,6 +105,13 @@ let package = Package(
     tests(
       "AcceleratorsTests",
       ["Accelerators", "Platform", "Machine", "GuestDrivers", "GuestMemory", "GuestImages", "EventLoop", "HostSystem"]),
+    tests(
+      "QTestTests",
+      [
+        "Accelerators", "AHCI", "Assembly", "Block", "CLinux", "DeviceTestKit", "EventLoop", "GuestMemory",
+        "HostSystem",
+        "Machine", "VirtioBlock",
+      ]),
     tests("PicturesTests", ["CPNG", "Pictures"]),
     tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],

@@ -201,6 +201,12 @@ public final class AHCIController: PCIFunction {
 
   public override var isQuiet: Bool { ports.allSatisfy { $0.lentCount == 0 && $0.finished == 0 } }
 
+  /// A reset, or a command list that stops, waits for requests that are out.
+  public override var isSettling: Bool { ports.contains { $0.isSettling } }
+
+  /// What a port has waited for is over.
+  func portSettled() { if !isSettling { machine?.deviceSettled() } }
+
   public override func resume() {
     guard isPaused else { return }
     isPaused = false

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Accelerators: where virtual processors come from. `KVM` has their threads in KVM_RUN, with ioeventfds and irqfds;
-// `Hosted` has them as threads of this process that run the guest program compiled in. Both carry an access to
+// `Hosted` has them as threads of this process that run the guest program compiled in; `QTest` has none, and another
+// process makes the accesses. All carry an access to
 // the `Machine` and a message to an interrupt controller, and nothing more: no device, no block layer, and no guest
 // program but what it is given lives here.
 import Machine

@@ -90,6 +90,18 @@ public final class AssembledMachine {
     return accelerator
   }
 
+  /// Puts the machine in the hands of a qtest client: it has no processors, its clock moves when it is told to, and a
+  /// guest's reset resets its devices.
+  ///
+  /// Before anything else arms a timer of the machine's clock. The server is a device of the machine.
+  @discardableResult
+  public func useQTest(channel: QTestChannel, log: QTestLog? = nil) -> QTestServer {
+    machine.resetPolicy = .resetDevices
+    let server = QTestServer(machine: machine, channel: channel, log: log)
+    machine.add(server)
+    return server
+  }
+
   // MARK: Running
 
   /// Runs until the guest, a signal or an error ends the machine; then drains, and closes everything.

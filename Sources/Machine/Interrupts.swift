@@ -50,4 +50,8 @@ open class InterruptController: @unchecked Sendable {
   /// Sets a level-triggered input of the interrupt controllers (GSI numbers as on a PC: 4 is the first serial port).
   /// Called under the machine lock.
   open func setLine(_ line: Int, asserted: Bool) {}
+
+  /// Tells which PCI function's pin (1 to 4 for INTA# to INTD#) has changed, after `setLine` where that has changed the
+  /// line; for accelerators that show pins. Called under the machine lock.
+  open func pinChanged(of function: PCIAddress, pin: UInt8, asserted: Bool) {}
 }

@@ -37,6 +37,9 @@ public final class Machine: @unchecked Sendable {
   public let events = MachineEvents()
   /// Whether the guest runs; `pause` and `resume` change it.
   public internal(set) var runState = RunState.prelaunch
+  /// Called on the main loop, machine lock held, after a device has settled (`Device.isSettling`); set while the machine is
+  /// assembled, by a server that waits for it.
+  public var settled: () -> Void = {}
   /// Everything added, oldest first; the PCI bridges are the first two.
   public private(set) var devices: [Device] = []
 
@@ -50,6 +53,7 @@ public final class Machine: @unchecked Sendable {
     clock = MachineClock(loop: mainLoop)
     requests = MachineRequests(loop: mainLoop)
     pci.connect(to: self)
+    requests.settled.action = { [unowned self] in settled() }
   }
 
   // MARK: Assembly. Main thread, with or without the machine lock.

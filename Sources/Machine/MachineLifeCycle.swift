@@ -24,6 +24,10 @@ extension Machine {
   /// Any thread; the device must still be part of the machine when this returns.
   public func deviceBecameQuiet() { requests.wakeForQuiet() }
 
+  /// Has `settled` called: a device does not settle any more. Any thread; the device must still be part of the machine when
+  /// this returns.
+  public func deviceSettled() { requests.settled.schedule() }
+
   // MARK: The main loop
 
   /// Runs the machine on this thread until a shutdown is requested, then ends it in order: stops the vCPUs, drains and

@@ -12,6 +12,14 @@ final class MachineRequests: @unchecked Sendable {
     override func run() { isSet = true }
   }
 
+  /// Calls `action` on the loop. It is set as the machine is made, and not changed.
+  final class Notice: BottomHalf, @unchecked Sendable {
+    var action: () -> Void = {}
+    override func run() { action() }
+  }
+
+  /// A device has settled. Scheduled by any thread.
+  let settled: Notice
   // `ShutdownReason.word` of the first request; 0 before. The releasing exchange pairs with the acquiring load.
   private let reasonWord = Atomic<UInt64>(0)
   private let shutdown: Flag
@@ -22,6 +30,7 @@ final class MachineRequests: @unchecked Sendable {
     shutdown = Flag(loop: loop)
     reset = Flag(loop: loop)
     quiet = Flag(loop: loop)
+    settled = Notice(loop: loop)
   }
 
   /// Asks for the end. Any thread; the first reason counts.

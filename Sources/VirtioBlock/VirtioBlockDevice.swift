@@ -213,6 +213,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     start?()
     // A main loop that drains sleeps until it is told to look again.
     if !isOnMainLoop { machine?.deviceBecameQuiet() }
+    machine?.deviceSettled()
   }
 
   private var isOnMainLoop: Bool { machine.map { backend.loop === $0.mainLoop } ?? true }
@@ -351,6 +352,9 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   }
 
   public override var isQuiet: Bool { quiet.load(ordering: .acquiring) }
+
+  /// A reset waits for requests in flight.
+  public override var isSettling: Bool { status.load(ordering: .relaxed) == 0 && !quiet.load(ordering: .acquiring) }
 
   public override func resume() {
     let expected = resetCount.load(ordering: .relaxed)

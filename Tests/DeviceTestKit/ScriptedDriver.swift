@@ -5,7 +5,7 @@ import Glibc
 import Machine
 
 /// A disk whose requests complete when the test says so.
-public final class ScriptedDriver: BlockDriver {
+open class ScriptedDriver: BlockDriver {
   /// Requests that wait, oldest first.
   public private(set) var held: [UnsafeMutablePointer<BlockRequest>] = []
   /// The disk's content; it differs from sector to sector.
@@ -23,7 +23,7 @@ public final class ScriptedDriver: BlockDriver {
   public override var supportsDiscard: Bool { servesRanges }
   public override var supportsWriteZeroes: Bool { servesRanges }
   public override var discardGranularityBytes: Int { 4096 }
-  public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) { held.append(request) }
+  open override func submit(_ request: UnsafeMutablePointer<BlockRequest>) { held.append(request) }
 
   /// Completes the request at `index` of those held, moving bytes as a disk would unless `result` is an error.
   public func completeOne(at index: Int = 0, result: Int32 = 0) {

@@ -353,10 +353,14 @@ final class AHCIPort: SATALink {
     if lentCount == 0 { drained() }
   }
 
+  /// Whether registers tell of the end of something only when no request is out any more.
+  var isSettling: Bool { !afterDrain.isSubset(of: .removal) }
+
   /// No request is out any more.
   func drained() {
     let work = afterDrain
     afterDrain = []
+    defer { controller.portSettled() }
     if work.contains(.removal) { letGo() }
     if work.contains(.stopped) {
       list = nil

@@ -4,6 +4,8 @@
 #ifndef SPINDLE_CLINUX_H
 #define SPINDLE_CLINUX_H
 
+#include "clinux_sockets.h"
+
 #include <features.h>
 #include <poll.h>
 #include <signal.h>

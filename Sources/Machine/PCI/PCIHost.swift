@@ -109,6 +109,7 @@ public final class PCIHost {
     if let (line, level) = pins.set(address, pin: pin, asserted: asserted) {
       machine.interrupts.setLine(line, asserted: level)
     }
+    machine.interrupts.pinChanged(of: address, pin: pin, asserted: asserted)
   }
 
   func requestReset() { machine.requestReset() }
