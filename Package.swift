@@ -74,6 +74,7 @@ let package = Package(
         "Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "GuestImages", "HostSystem", "Pictures",
         "Tracing", .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
+    module("QEMUCommandLine", ["Assembly", "Machine"]),
     // Floor 9
     .executableTarget(
       name: "spindle",
@@ -97,6 +98,7 @@ let package = Package(
     tests(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
+    tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+import Assembly
+
+/// What `-drive` and `-blockdev` describe: names with the keys of our own `--drive` option that say where the bytes are.
+struct BlockNodes {
+  /// A drive or a node before a device has taken it.
+  struct Source {
+    /// What devices call it.
+    var name: String
+    /// Keys of our own option.
+    var keys: KeyValueList
+    /// Why it is attached at once; nil for one that a device names (`if=none`).
+    var interface: Interface?
+    /// The port or slot that it asks for.
+    var index: Int?
+    /// The drive holds a disc.
+    var isDisc = false
+    var isTaken = false
+  }
+
+  /// Where a drive goes that no `-device` names.
+  enum Interface {
+    case ide
+    case virtio
+  }
+
+  private(set) var sources: [Source] = []
+  private var anonymousCount = 0
+
+  /// Reads every drive and node.
+  init(_ words: OptionWords, isSnapshot: Bool) throws(UsageError) {
+    for (position, letter) in ["hda", "hdb", "hdc", "hdd"].enumerated() {
+      if let path = words.last(letter) { try addShort(path, option: letter, index: position) }
+    }
+    if let path = words.last("cdrom") { try addShort(path, option: "cdrom", index: 2) }
+    for text in words.all("drive") { try addDrive(text) }
+    var nodes: [String: KeyValueList] = [:]
+    for text in words.all("blockdev") {
+      var list = try KeyValueList(text, option: "-blockdev", implied: "driver")
+      guard let name = list.take("node-name"), !name.isEmpty else {
+        throw UsageError("-blockdev \(text): has no node-name=")
+      }
+      if nodes[name] != nil { throw UsageError("-blockdev \(text): node-name=\(name) is given twice") }
+      list.set("node-name", name)
+      nodes[name] = list
+    }
+    for text in words.all("blockdev") { try addNode(text, nodes) }
+    if isSnapshot { for index in sources.indices { sources[index].keys.set("snapshot", "on") } }
+  }
+
+  /// The place of a source by its name.
+  func index(of name: String) -> Int? { sources.firstIndex { $0.name == name } }
+
+  /// A device has taken it.
+  mutating func take(_ index: Int) { sources[index].isTaken = true }
+
+  // MARK: -drive
+
+  private mutating func addShort(_ path: String, option: String, index: Int) throws(UsageError) {
+    var keys = KeyValueList(option: "-\(option)")
+    keys.set("file", path)
+    sources.append(Source(name: "ide\(index)", keys: keys, interface: .ide, index: index, isDisc: option == "cdrom"))
+  }
+
+  private mutating func addDrive(_ text: String) throws(UsageError) {
+    var list = try KeyValueList(text, option: "-drive", implied: nil)
+    let interface = list.take("if") ?? "ide"
+    let media = list.take("media") ?? "disk"
+    guard media == "disk" || media == "cdrom" else {
+      throw UsageError("-drive: media=\(media) is unknown; choose disk or cdrom")
+    }
+    let unit = try list.takeNumber("unit", in: 0...1)
+    let bus = try list.takeNumber("bus", in: 0...5)
+    let index = try list.takeNumber("index", in: 0...31) ?? bus.map { $0 + (unit ?? 0) }
+    let name = list.take("id") ?? anonymousName(interface)
+    if self.index(of: name) != nil { throw UsageError("-drive: id=\(name) is given twice; choose another") }
+    let source = Source(
+      name: name, keys: try Self.ownKeys(list), interface: try Self.interface(interface), index: index,
+      isDisc: media == "cdrom")
+    sources.append(source)
+  }
+
+  private mutating func anonymousName(_ interface: String) -> String {
+    defer { anonymousCount += 1 }
+    return "\(interface)\(anonymousCount)"
+  }
+
+  private static func interface(_ name: String) throws(UsageError) -> Interface? {
+    switch name {
+    case "none": return nil
+    case "ide": return .ide
+    case "virtio": return .virtio
+    default: throw UsageError("-drive: if=\(name) is not offered; choose none, ide or virtio")
+    }
+  }
+
+  /// Turns QEMU's keys into ours: most are the same.
+  private static func ownKeys(_ list: KeyValueList) throws(UsageError) -> KeyValueList {
+    var list = list
+    try checkFormat(list.take("format"), option: list.option)
+    if let value = list.take("readonly", "read-only") { list.set("readonly", value) }
+    if let value = list.take("filename", "file.filename") { list.set("file", value) }
+    switch list.take("file.driver") ?? "file" {
+    case "file", "host_device": break
+    case "null-co", "null-aio": list.set("file", "null-co://")
+    case let other: throw UsageError("\(list.option): file.driver=\(other) is not offered; there are file and null-co")
+    }
+    switch list.take("driver") ?? "raw" {
+    case "raw", "file", "host_device": break
+    case "null-co", "null-aio": list.set("file", "null-co://")
+    case "blkdebug": list.set("driver", "blkdebug")
+    case let other:
+      throw UsageError("\(list.option): driver=\(other) is not offered; there are raw, file, null-co and blkdebug")
+    }
+    return list
+  }
+
+  private static func checkFormat(_ format: String?, option: String) throws(UsageError) {
+    guard let format, format != "raw" else { return }
+    if format == "qcow2" {
+      throw UsageError("\(option): format=qcow2 is not offered; convert the image (qemu-img convert -O raw)")
+    }
+    throw UsageError("\(option): format=\(format) is not offered; write format=raw")
+  }
+
+  // MARK: -blockdev
+
+  private mutating func addNode(_ text: String, _ nodes: [String: KeyValueList]) throws(UsageError) {
+    var list = try KeyValueList(text, option: "-blockdev", implied: "driver")
+    let name = list.take("node-name") ?? ""
+    if index(of: name) != nil { throw UsageError("-blockdev: node-name=\(name) is a drive's name already") }
+    // A format's node stands on a protocol's, which it names or describes.
+    if let below = list.take("file"), list["driver"] != "blkdebug" || nodes[below] != nil {
+      guard let node = nodes[below] else { throw UsageError("-blockdev: file=\(below) names no node that there is") }
+      for (key, value) in node.remainder where key != "node-name" && list[key] == nil && key != "driver" {
+        list.set(key, value)
+      }
+      if let driver = node["driver"], driver.hasPrefix("null") { list.set("driver", driver) }
+    }
+    for key in list.keys where key.hasPrefix("file.cache.") || key == "file.aio" || key == "file.read-only" {
+      if let value = list.take(key) { list.set(String(key.dropFirst("file.".count)), value) }
+    }
+    var keys = try Self.ownKeys(list)
+    keys.set("node-name", name)
+    sources.append(Source(name: name, keys: keys))
+  }
+}

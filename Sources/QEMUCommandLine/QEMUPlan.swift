@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+import Assembly
+
+/// The machine that a QEMU command line asks for, in our own terms.
+public struct QEMUPlan: Sendable {
+  /// What board it is. Both PCs are the same hardware here; `none` has none.
+  public enum Board: String, Sendable {
+    /// No hardware at all: test programs ask such a process what machines there are.
+    case none
+    /// The PC with PCI Express, which is also what `pc` gets here.
+    case q35
+    /// The older PC.
+    case pc
+  }
+
+  /// What runs the guest.
+  public enum Accelerator: String, Sendable {
+    /// Nobody: a qtest client plays the processor.
+    case qtest
+    /// The host's KVM.
+    case kvm
+  }
+
+  /// Bytes for a named file of the firmware's configuration.
+  public struct FirmwareFile: Equatable, Sendable {
+    /// Its name, such as `opt/org.example/text`.
+    public var name: String
+    /// Where its bytes come from.
+    public var source: Source
+
+    /// Where the bytes of a file come from.
+    public enum Source: Equatable, Sendable {
+      /// The text itself.
+      case text(String)
+      /// A file of the host.
+      case file(path: String)
+    }
+  }
+
+  /// What board it is.
+  public var board = Board.q35
+  /// What runs the guest.
+  public var accelerator = Accelerator.kvm
+  /// Bytes of RAM.
+  public var memoryBytes: UInt64 = 128 << 20
+  /// Virtual processors.
+  public var processorCount = 1
+  /// The drives that a guest sees, in the order in which they come.
+  public var drives: [DriveConfiguration] = []
+  /// Drives and block nodes that no device uses yet, by their names; a monitor may put them into one later.
+  public var spares: [DriveConfiguration] = []
+  /// The image that is booted; nil without one.
+  public var kernel: String?
+  /// Its command line.
+  public var commandLine = ""
+  /// The other end of the first serial port.
+  public var serial = Endpoint.null
+  /// Where the qtest client is; nil without one.
+  public var qtest: Endpoint?
+  /// Where the conversation with it is logged; nil for standard error, as QEMU does.
+  public var qtestLog: String?
+  /// Where clients of the machine's monitor are.
+  public var monitors: [Endpoint] = []
+  /// The guest waits for the monitor's `cont`.
+  public var startsPaused = false
+  /// A reset ends the machine.
+  public var endsAtReset = false
+  /// The guest's end stops the machine, and a monitor ends the process.
+  public var staysAfterShutdown = false
+  /// The guest's name, for the monitor.
+  public var name: String?
+  /// Named files of the firmware's configuration.
+  public var firmwareFiles: [FirmwareFile] = []
+  /// Where the process's number is written.
+  public var pidFile: String?
+  /// What the real-time clock shows first: `utc`, `localtime` or a date.
+  public var clockBase = "utc"
+  /// The debug exit device's port; nil without one.
+  public var debugExitPort: UInt16?
+
+  /// What the command line asks for instead of a machine.
+  public enum Question: Sendable {
+    /// `--help`.
+    case help
+    /// `--version`.
+    case version
+    /// `-accel help`, `-device help`, `-machine help`.
+    case list(String)
+  }
+  /// Answered instead of starting a machine.
+  public var question: Question?
+
+  /// Understands a command line, without the program's name.
+  /// - Throws: one line that names the option, the value and the way out.
+  public init(_ words: [String]) throws(UsageError) {
+    let words = try OptionWords(words)
+    if words.has("help") { question = .help }
+    if words.has("version") { question = .version }
+    for option in ["accel", "device", "machine"]
+    where words.all(option).contains(where: { ["help", "?"].contains($0) }) {
+      question = .list(option)
+    }
+    if question != nil { return }
+    try readBoard(words)
+    try readSize(words)
+    try readEndpoints(words)
+    try readBoot(words)
+    try readSwitches(words)
+    var devices = try DevicePlanner(words)
+    try devices.plan()
+    drives = devices.drives
+    spares = devices.spares
+    debugExitPort = devices.debugExitPort
+    if board == .none, !drives.isEmpty {
+      throw UsageError("-machine none: has no bus for devices; write -machine q35")
+    }
+  }
+}
