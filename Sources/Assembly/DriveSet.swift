@@ -65,6 +65,7 @@ final class DriveSet {
     var options = VirtioBlockOptions()
     options.queueCount = drive.queueCount
     options.queueEntries = drive.queueEntries
+    options.interface = drive.virtioInterface
     let slot = UInt8(Self.firstDiskSlot + disks.count)
     let disk = try VirtioBlockDevice(
       name: drive.id, address: PCIAddress(device: slot, function: 0), backend: backend, memory: machine.memory,

@@ -10,6 +10,10 @@ extension VirtioBlockDevice {
     addMSIX(
       vectorCount: options.queueCount + 1, bar: msixBlock, tableOffset: 0,
       pendingOffset: TransportLayout.msixPendingOffset)
+    if options.interface.isLegacy {
+      addBAR(LegacyLayout.bar, kind: .io, byteCount: LegacyLayout.barBytes, block: VirtioLegacyPorts(transport))
+    }
+    if !options.interface.isModern { return transport }
     addBAR(
       TransportLayout.registersBAR, kind: .memory64(prefetchable: true),
       byteCount: TransportLayout.registersBARBytes, block: transport)

@@ -34,20 +34,14 @@ enum TransportLayout {
   static let vendorCapability: UInt8 = 9
 }
 
-extension PCIIdentity {
-  /// virtio-blk, modern only (§4.1.2.1: 0x1040 + device type 2).
-  static let virtioBlock = PCIIdentity(
-    vendor: 0x1af4, device: 0x1042, classCode: 0x010000, revision: 1, subsystemVendor: 0x1af4, subsystem: 0x1100,
-    interruptPin: 1)
-}
-
 /// BAR 4: dispatches to the four register blocks, a page each.
 final class VirtioPCITransport: RegisterBlock {
-  private unowned(unsafe) let device: VirtioBlockDevice
+  unowned(unsafe) let device: VirtioBlockDevice
   private var deviceFeatureSelect: UInt32 = 0
   private var driverFeatureSelect: UInt32 = 0
-  private var queueSelect: UInt16 = 0
-  /// Offset of the PCI configuration access capability in configuration space.
+  /// The queue that the registers of both interfaces are about.
+  var queueSelect: UInt16 = 0
+  /// Offset of the PCI configuration access capability in configuration space; 0 where there is none.
   var accessCapability = 0
 
   init(device: VirtioBlockDevice) {
@@ -148,7 +142,7 @@ final class VirtioPCITransport: RegisterBlock {
   }
 
   /// A vector beyond the table reads back as "no vector" (§4.1.5.1.2.1).
-  private func acceptedVector(_ vector: UInt16) -> UInt16 {
+  func acceptedVector(_ vector: UInt16) -> UInt16 {
     Int(vector) <= device.queues.count ? vector : VirtioBlockDevice.noVector
   }
 
@@ -187,7 +181,7 @@ final class VirtioPCITransport: RegisterBlock {
 
   // MARK: Device configuration (§5.2.4)
 
-  private func readDevice(_ offset: UInt64, _ width: Int) -> UInt64 {
+  func readDevice(_ offset: UInt64, _ width: Int) -> UInt64 {
     let bytes = device.configurationBytes
     var value: UInt64 = 0
     for index in 0..<width where Int(offset) + index < bytes.count {
