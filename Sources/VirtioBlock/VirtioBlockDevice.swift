@@ -414,6 +414,9 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   }
 
   public override func shutdown() {
+    super.shutdown()
+    // A start on its way to the loop does nothing any more.
+    resetCount.add(1, ordering: .acquiringAndReleasing)
     if isOnMainLoop {
       queues.forEach { $0.close() }
     } else {
