@@ -16,6 +16,9 @@ public struct VirtioBlockOptions: Sendable {
   public var queueEntries = Limit.queueEntriesDefault
   /// Which drivers find the device.
   public var interface = VirtioInterface.modern
+  /// The place on the board, 0 to 7, of a device that is not on the PCI bus (`VirtioMMIO`); nil for a PCI function. Such a
+  /// device joins the machine by `Machine.add`, its PCI address says nothing, and its interface is the modern one.
+  public var mmioSlot: Int?
 
   /// The defaults: one queue of 256 entries, for modern drivers.
   public init() {}
@@ -29,7 +32,8 @@ public struct VirtioBlockOptions: Sendable {
 public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   let backend: BlockBackend
   let memory: GuestMemory
-  let options: VirtioBlockOptions
+  /// How it was set up.
+  public let options: VirtioBlockOptions
   let guestErrors: GuestErrorLog
   private(set) var queues: [VirtioBlockQueue] = []
 
@@ -53,6 +57,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   let vectors: UnsafeMutablePointer<UInt16>
 
   private(set) var transport: VirtioPCITransport!
+  /// The registers of a device that is not on the PCI bus.
+  private(set) var mmioRegisters: VirtioMMIORegisters?
   /// Whether the queues serve the driver since its last reset. Machine lock.
   private(set) var hasStarted = false
   /// A start that waits for the requests of the time before a reset. On the loop.
@@ -82,6 +88,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     precondition((1...Limit.queuesMax).contains(options.queueCount))
     precondition(options.queueEntries >= 2 && options.queueEntries <= Limit.queueEntriesMax)
     precondition(options.queueEntries & (options.queueEntries - 1) == 0)
+    precondition(options.mmioSlot.map { VirtioMMIO.lines.indices.contains($0) && options.interface == .modern } ?? true)
     self.backend = backend
     self.memory = memory
     self.options = options
@@ -105,6 +112,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
           index: index, device: self, backend: backend, memory: memory, entriesMax: options.queueEntries))
     }
     transport = makeTransport()
+    if options.mmioSlot != nil { mmioRegisters = VirtioMMIORegisters(transport) }
   }
 
   deinit { vectors.deallocate() }
@@ -227,7 +235,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     for index in queueRegisters.indices { queueRegisters[index] = QueueRegisters(size: options.queueEntries) }
     for index in 0...options.queueCount { clinux_store16(vectors + index, Self.noVector) }
     interruptStatus.store(0, ordering: .relaxed)
-    setInterruptLine(asserted: false)
+    setLine(asserted: false)
     backend.writeCacheEnabled = backend.writeCacheDefault
   }
 
@@ -307,17 +315,33 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     interruptStatus.bitwiseOr(bit, ordering: .relaxed)
     guard let machine else { return }
     if machine.lock.isHeld {
-      setInterruptLine(asserted: true)
+      setLine(asserted: true)
     } else {
-      machine.mainLoop.execute { [self] in setInterruptLine(asserted: interruptStatus.load(ordering: .relaxed) != 0) }
+      machine.mainLoop.execute { [self] in setLine(asserted: interruptStatus.load(ordering: .relaxed) != 0) }
     }
+  }
+
+  /// The interrupt pin, or the line of a place on the board. Machine lock held.
+  private func setLine(asserted: Bool) {
+    guard let slot = options.mmioSlot else { return setInterruptLine(asserted: asserted) }
+    machine?.interrupts.setLine(VirtioMMIO.lines[slot], asserted: asserted)
+  }
+
+  /// What the interrupt status register of the memory-mapped transport shows.
+  var pendingInterruptStatus: UInt8 { interruptStatus.load(ordering: .relaxed) }
+
+  /// The guest has seen these interrupts (§4.2.2, InterruptACK); the line stays while there are others. Machine lock held.
+  func acknowledgeInterrupt(_ bits: UInt8) {
+    let (_, left) = interruptStatus.bitwiseAnd(~bits, ordering: .relaxed)
+    Tracing.record(.acknowledged, value: UInt32(bits))
+    setLine(asserted: left != 0)
   }
 
   /// The guest reads the ISR register, which clears it and the line. Machine lock held.
   func takeInterruptStatus() -> UInt8 {
     let value = interruptStatus.exchange(0, ordering: .relaxed)
     Tracing.record(.acknowledged, value: UInt32(value))
-    setInterruptLine(asserted: false)
+    setLine(asserted: false)
     return value
   }
 
@@ -384,6 +408,11 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   // MARK: Device
 
+  public override func added(to machine: Machine) {
+    super.added(to: machine)
+    mapMMIO(in: machine)
+  }
+
   public override func reset() {
     super.reset()
     resetFromGuest()
@@ -415,6 +444,10 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   public override func shutdown() {
     super.shutdown()
+    if options.mmioSlot != nil {
+      unmapMMIO()
+      setLine(asserted: false)
+    }
     // A start on its way to the loop does nothing any more.
     resetCount.add(1, ordering: .acquiringAndReleasing)
     if isOnMainLoop {

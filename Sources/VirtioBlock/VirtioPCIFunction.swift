@@ -6,6 +6,7 @@ extension VirtioBlockDevice {
   /// Adds BARs and capabilities; called once from init.
   func makeTransport() -> VirtioPCITransport {
     let transport = VirtioPCITransport(device: self)
+    if options.mmioSlot != nil { return transport }
     let msixBlock = TransportLayout.msixBAR
     addMSIX(
       vectorCount: options.queueCount + 1, bar: msixBlock, tableOffset: 0,

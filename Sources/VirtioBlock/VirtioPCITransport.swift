@@ -21,6 +21,8 @@ enum TransportLayout {
   static let notifyMultiplier: UInt64 = 4
   /// Width of a doorbell write (§4.1.5.2: the queue's index, 16 bits).
   static let notifyWidth = 2
+  /// queue_select in the common configuration structure.
+  static let queueSelectOffset: UInt64 = 22
   /// Bytes of the common configuration structure, up to queue_device (§4.1.4.3).
   static let commonBytes: UInt32 = 56
 
@@ -129,7 +131,7 @@ final class VirtioPCITransport: RegisterBlock {
     case (12, 4): writeDriverFeatures(UInt32(value))
     case (16, 2): clinux_store16(device.vectors, acceptedVector(UInt16(value)))
     case (20, 1): device.writeStatus(UInt8(value))
-    case (22, 2): queueSelect = UInt16(value)
+    case (TransportLayout.queueSelectOffset, 2): queueSelect = UInt16(value)
     default:
       if offset >= 24 && selectedQueue != nil { writeQueue(Int(queueSelect), offset, width, value) }
     }
@@ -190,7 +192,7 @@ final class VirtioPCITransport: RegisterBlock {
     return value
   }
 
-  private func writeDevice(_ offset: UInt64, _ width: Int, _ value: UInt64) {
+  func writeDevice(_ offset: UInt64, _ width: Int, _ value: UInt64) {
     // The writeback field is the only one that a driver may write, and only with CONFIG_WCE (§5.2.5.1).
     guard offset == VirtioBlockDevice.writebackOffset, width == 1, device.negotiated(Feature.configWCE) else { return }
     device.backend.writeCacheEnabled = value & 1 != 0
