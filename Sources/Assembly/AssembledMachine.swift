@@ -58,6 +58,9 @@ public final class AssembledMachine {
     machine.add(power)
     machine.add(APMPorts(power: power))
     machine.add(hotPlug)
+    machine.add(IntervalTimer())
+    machine.add(ResetPort())
+    machine.add(KeyboardController())
     machine.add(
       RealTimeClock(base: configuration.clockBase, memory: memory, processorCount: configuration.processorCount))
     machine.add(Heartbeat(name: "heartbeat", periodNs: configuration.heartbeatNs))
@@ -65,7 +68,7 @@ public final class AssembledMachine {
       machine.add(Heartbeat(name: "activity", periodNs: max(1, Self.nsPerSecond / configuration.activityHz)))
     }
     drives = try DriveSet(configuration, in: machine)
-    drives.disks.forEach(hotPlug.allowRemoval)
+    for disk in drives.disks where disk.options.mmioSlot == nil { hotPlug.allowRemoval(of: disk) }
     hotPlug.onEvent = { [power] in power.raiseGeneralEvent(PowerManagement.hotPlugEvent) }
     hotPlug.onRemoved = { [weak drives] function in drives?.left(function) }
   }

@@ -67,6 +67,8 @@ public struct DriveConfiguration: Sendable, Equatable {
   public var queueCount = 1
   /// Entries of each virtqueue.
   public var queueEntries: UInt16 = 256
+  /// A virtio disk is on the board rather than on the PCI bus (`if=virtio-mmio`; `VirtioMMIO` says where).
+  public var isOnBoard = false
   /// Which virtio drivers find it.
   public var virtioInterface = VirtioInterface.modern
 
@@ -112,15 +114,21 @@ public struct DriveConfiguration: Sendable, Equatable {
   }
 
   private mutating func readInterface(_ list: OptionList, option: String) throws(UsageError) {
-    let choices = [("virtio", Interface.virtio), ("ahci", .ahci), ("ide", .ahci)]
+    let choices = [
+      ("virtio", Interface.virtio), ("ahci", .ahci), ("ide", .ahci), ("virtio-mmio", .virtio),
+    ]
     interface = try list.choice("if", choices, default: media == .cdrom ? .ahci : .virtio)
     switch interface {
     case .virtio:
+      isOnBoard = list["if"] == "virtio-mmio"
       if media == .cdrom {
         throw UsageError("\(option): if=virtio has no CD-ROM drives; write if=ahci,media=cdrom")
       }
       if let port = list["port"] {
         throw UsageError("\(option): port=\(port) goes with if=ahci only; write if=ahci or leave port= out")
+      }
+      if isOnBoard, let value = list["transitional"] {
+        throw UsageError("\(option): transitional=\(value) goes with if=virtio only; leave transitional= out")
       }
       try readQueues(list, option: option)
     case .ahci:

@@ -32,6 +32,7 @@ extension AssembledMachine {
   /// - Throws: `SetupError` where there is no such disk, or it leaves already.
   public func unplug(_ name: String) throws(SetupError) {
     guard let disk = disks.first(where: { $0.name == name }) else { throw SetupError("there is no disk named \(name)") }
+    if disk.options.mmioSlot != nil { throw SetupError("disk \(name) is not on the PCI bus and cannot be unplugged") }
     if hotPlug.isUnplugRequested(disk) || !hotPlug.requestUnplug(disk) {
       throw SetupError("disk \(name) is being unplugged already")
     }
@@ -41,7 +42,7 @@ extension AssembledMachine {
 extension DriveSet {
   func plug(_ drive: DriveConfiguration, at address: PCIAddress?, into hotPlug: PCIHotPlug) throws -> VirtioBlockDevice
   {
-    guard drive.interface == .virtio else {
+    guard drive.interface == .virtio, !drive.isOnBoard else {
       throw SetupError("drive \(drive.id): only if=virtio can be plugged into a running machine")
     }
     let address = try freeAddress(address, name: drive.id)

@@ -48,9 +48,13 @@ final class DriveSet {
     maker = BackendMaker(memory: machine.memory)
     ahci = AHCIController(name: "ahci", memory: machine.memory, loop: machine.mainLoop)
     let ports = try AHCIPorts.assign(configuration.drives)
-    let virtioCount = configuration.drives.count { $0.interface == .virtio }
+    let virtioCount = configuration.drives.count { $0.interface == .virtio && !$0.isOnBoard }
     guard virtioCount <= Self.chipsetSlot - Self.firstDiskSlot else {
       throw SetupError("--drive: \(virtioCount) virtio drives do not fit on the PCI bus; 28 do")
+    }
+    let boardCount = configuration.drives.count { $0.isOnBoard }
+    guard boardCount <= VirtioMMIO.lines.count else {
+      throw SetupError("--drive: \(boardCount) drives with if=virtio-mmio; there are \(VirtioMMIO.lines.count) places")
     }
     for (drive, port) in zip(configuration.drives, ports) {
       if let port {
@@ -64,15 +68,22 @@ final class DriveSet {
   }
 
   private func addVirtioDisk(_ drive: DriveConfiguration) throws {
-    let slot = UInt8(Self.firstDiskSlot + disks.count)
+    let onBoard = disks.count { $0.options.mmioSlot != nil }
+    if drive.isOnBoard {
+      // Its PCI address says nothing.
+      let disk = try makeVirtioDisk(
+        drive, at: PCIAddress(device: 0), mmioSlot: onBoard, startsThread: false)
+      return machine.add(disk)
+    }
+    let slot = UInt8(Self.firstDiskSlot + disks.count - onBoard)
     machine.attach(try makeVirtioDisk(drive, at: PCIAddress(device: slot), startsThread: false))
   }
 
   /// Opens a drive and makes its function, which is not on the bus yet.
   /// - Parameter startsThread: the I/O thread starts now, rather than with `start`.
-  func makeVirtioDisk(_ drive: DriveConfiguration, at address: PCIAddress, startsThread: Bool) throws
-    -> VirtioBlockDevice
-  {
+  func makeVirtioDisk(
+    _ drive: DriveConfiguration, at address: PCIAddress, mmioSlot: Int? = nil, startsThread: Bool
+  ) throws -> VirtioBlockDevice {
     var thread: IOThread?
     if configuration.usesIOThreads {
       thread = try IOThread(name: "io-\(drive.id)", monitor: configuration.monitor, pollNsMax: configuration.pollNsMax)
@@ -82,6 +93,7 @@ final class DriveSet {
     options.queueCount = drive.queueCount
     options.queueEntries = drive.queueEntries
     options.interface = drive.virtioInterface
+    options.mmioSlot = mmioSlot
     let disk = try VirtioBlockDevice(
       name: drive.id, address: address, backend: backend, memory: machine.memory, options: options)
     if startsThread { try thread?.start() }

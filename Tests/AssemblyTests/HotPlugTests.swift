@@ -87,6 +87,23 @@ import struct GuestDrivers.TestProgram
     #expect(assembled.backends.count == 1)
   }
 
+  @Test func disksOnTheBoardTakePlacesOfTheirOwn() throws {
+    let disks = ["driver=memory,size=1M,if=virtio-mmio,id=a", "driver=memory,size=1M,id=b"]
+    let assembled = try assemble(disks + ["driver=memory,size=1M,if=virtio-mmio,id=c", "driver=memory,size=1M,id=d"])
+    assembled.machine.lock.withLock {
+      #expect(assembled.machine.memorySpace.read(0xfeb0_0008, width: 4) == 2)
+      #expect(assembled.machine.memorySpace.read(0xfeb0_0208, width: 4) == 2)
+      #expect(assembled.machine.memorySpace.read(0xfeb0_0408, width: 4) == nil)
+    }
+    #expect(assembled.machine.pci.function(at: PCIAddress(device: 3))?.name == "b")
+    #expect(assembled.machine.pci.function(at: PCIAddress(device: 4))?.name == "d")
+    let error = try #require(throws: SetupError.self) { try assembled.unplug("a") }
+    #expect(error.description.contains("not on the PCI bus"))
+    let full = [String](repeating: "driver=memory,size=1M,if=virtio-mmio", count: 9)
+    #expect(throws: SetupError.self) { try assemble(full) }
+    #expect(throws: UsageError.self) { try DriveConfiguration(parsing: disks[0] + ",transitional=on", index: 0) }
+  }
+
   @Test func powerButtonIsTold() throws {
     let assembled = try assemble()
     assembled.machine.lock.withLock {
