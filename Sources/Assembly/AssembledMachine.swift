@@ -28,7 +28,13 @@ public final class AssembledMachine {
   public let serial: SerialPort
   /// What was chosen for each drive, and why, where there was a choice; a line for each choice.
   public var notes: [String] { drives.notes }
-  private let drives: DriveSet
+  let drives: DriveSet
+  /// Through which the guest hears of disks that come and go.
+  public let hotPlug = PCIHotPlug()
+  /// The power management ports: the power button, and the switch that the guest has.
+  public let power: PowerManagement
+  /// What the guest may read of its configuration; files are added before it runs.
+  public let firmware: FirmwareConfig
 
   private static let nsPerSecond: UInt64 = 1_000_000_000
   /// Where PCIEXBAR is put for a guest that is started without firmware, QEMU's address.
@@ -43,17 +49,41 @@ public final class AssembledMachine {
     let machine = Machine(memory: memory, mainLoop: mainLoop)
     self.machine = machine
     serial = SerialPort(sink: sink)
+    power = PowerManagement(bridge: machine.pci.isaBridge)
+    firmware = FirmwareConfig(memoryBytes: configuration.memoryBytes, processorCount: configuration.processorCount)
     machine.lock.lock()
     defer { machine.lock.unlock() }
     machine.add(serial)
     machine.add(DebugExit())
+    try firmware.addMemoryMap(memory.regions)
+    machine.add(firmware)
+    machine.add(power)
+    machine.add(APMPorts(power: power))
+    machine.add(hotPlug)
+    machine.add(IntervalTimer())
+    machine.add(ResetPort())
+    machine.add(KeyboardController())
     machine.add(
-      FirmwareConfig(memoryBytes: configuration.memoryBytes, processorCount: configuration.processorCount))
-    machine.add(Heartbeat(name: "real-time-clock", periodNs: configuration.heartbeatNs))
+      RealTimeClock(base: configuration.clockBase, memory: memory, processorCount: configuration.processorCount))
+    machine.add(Heartbeat(name: "heartbeat", periodNs: configuration.heartbeatNs))
     if configuration.activityHz > 0 {
       machine.add(Heartbeat(name: "activity", periodNs: max(1, Self.nsPerSecond / configuration.activityHz)))
     }
     drives = try DriveSet(configuration, in: machine)
+    for disk in drives.disks where disk.options.mmioSlot == nil { hotPlug.allowRemoval(of: disk) }
+    hotPlug.onEvent = { [power] in power.raiseGeneralEvent(PowerManagement.hotPlugEvent) }
+    hotPlug.onRemoved = { [weak drives] function in drives?.left(function) }
+  }
+
+  /// Gives the machine interrupt controllers of its own, for accelerators that have none (hosted processors, qtest), after
+  /// such an accelerator was chosen and before the guest runs. Main thread, machine lock held.
+  @discardableResult
+  public func addBoardInterrupts() -> BoardInterrupts { BoardInterrupts(machine: machine) }
+
+  /// Asks the guest to power down, as its power button does. Main loop's thread, machine lock held.
+  public func pressPowerButton() {
+    power.pressPowerButton()
+    machine.events.post(.powerdown)
   }
 
   /// Tries the requests again that failed under the policy `stop`, on every disk. Any thread.

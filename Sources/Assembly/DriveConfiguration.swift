@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import AsyncIO
 import Block
+import VirtioBlock
 
 /// A disk as a user describes it.
 public struct DriveConfiguration: Sendable, Equatable {
@@ -66,6 +67,10 @@ public struct DriveConfiguration: Sendable, Equatable {
   public var queueCount = 1
   /// Entries of each virtqueue.
   public var queueEntries: UInt16 = 256
+  /// A virtio disk is on the board rather than on the PCI bus (`if=virtio-mmio`; `VirtioMMIO` says where).
+  public var isOnBoard = false
+  /// Which virtio drivers find it.
+  public var virtioInterface = VirtioInterface.modern
 
   /// Describes a drive by its source, all else as it is by default.
   public init(source: Source, id: String) {
@@ -77,6 +82,7 @@ public struct DriveConfiguration: Sendable, Equatable {
   public static let keys = [
     "file", "if", "media", "port", "id", "format", "cache", "readonly", "serial", "aio", "aio-threads", "pin",
     "merge", "rerror", "werror", "queues", "queue-size", "driver", "size", "latency", "fault",
+    "transitional",
   ]
   /// Longest latency of a null disk: an hour.
   private static let latencyNsMax = 3_600_000_000_000
@@ -108,19 +114,25 @@ public struct DriveConfiguration: Sendable, Equatable {
   }
 
   private mutating func readInterface(_ list: OptionList, option: String) throws(UsageError) {
-    let choices = [("virtio", Interface.virtio), ("ahci", .ahci), ("ide", .ahci)]
+    let choices = [
+      ("virtio", Interface.virtio), ("ahci", .ahci), ("ide", .ahci), ("virtio-mmio", .virtio),
+    ]
     interface = try list.choice("if", choices, default: media == .cdrom ? .ahci : .virtio)
     switch interface {
     case .virtio:
+      isOnBoard = list["if"] == "virtio-mmio"
       if media == .cdrom {
         throw UsageError("\(option): if=virtio has no CD-ROM drives; write if=ahci,media=cdrom")
       }
       if let port = list["port"] {
         throw UsageError("\(option): port=\(port) goes with if=ahci only; write if=ahci or leave port= out")
       }
+      if isOnBoard, let value = list["transitional"] {
+        throw UsageError("\(option): transitional=\(value) goes with if=virtio only; leave transitional= out")
+      }
       try readQueues(list, option: option)
     case .ahci:
-      for key in ["queues", "queue-size"] {
+      for key in ["queues", "queue-size", "transitional"] {
         guard let value = list[key] else { continue }
         throw UsageError("\(option): \(key)=\(value) goes with if=virtio only; leave \(key)= out")
       }
@@ -135,6 +147,7 @@ public struct DriveConfiguration: Sendable, Equatable {
       throw UsageError("\(option): queue-size=\(entries) is not a power of two; try 256")
     }
     queueEntries = UInt16(entries)
+    virtioInterface = try list.flag("transitional", default: false) ? .transitional : .modern
   }
 
   private mutating func readSerial(_ list: OptionList, option: String) throws(UsageError) {

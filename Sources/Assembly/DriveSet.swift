@@ -13,12 +13,12 @@ import VirtioBlock
 /// Made on the main thread with the machine lock held; used on the main thread afterwards.
 final class DriveSet {
   /// PCI slot of the first virtio disk; slots below are the host bridge's and left free as on QEMU's q35.
-  private static let firstDiskSlot = 3
+  static let firstDiskSlot = 3
   /// Slot of the ISA bridge and of the AHCI controller; virtio disks stay below it.
-  private static let chipsetSlot = 0x1f
+  static let chipsetSlot = 0x1f
 
   /// The virtio disks, as they were configured.
-  private(set) var disks: [VirtioBlockDevice] = []
+  var disks: [VirtioBlockDevice] = []
   /// The AHCI controller, which every machine has, as every q35 board.
   let ahci: AHCIController
   /// The backends of all drives that have one, as they were configured.
@@ -26,7 +26,16 @@ final class DriveSet {
   /// What was chosen for each drive, where there was a choice.
   var notes: [String] { maker.notes + loopNotes }
 
-  private let machine: Machine
+  /// What was opened for a disk, and goes with it.
+  struct Owned {
+    var backend: BlockBackend
+    var thread: IOThread?
+  }
+  /// By the disk.
+  var owned: [ObjectIdentifier: Owned] = [:]
+
+  let machine: Machine
+  private let configuration: MachineConfiguration
   private let maker: BackendMaker
   private var ioThreads: [IOThread] = []
   private var loopNotes: [String] = []
@@ -35,42 +44,69 @@ final class DriveSet {
   /// - Throws: `UsageError` and `SetupError` before anything is opened; errors of images and of the host.
   init(_ configuration: MachineConfiguration, in machine: Machine) throws {
     self.machine = machine
+    self.configuration = configuration
     maker = BackendMaker(memory: machine.memory)
     ahci = AHCIController(name: "ahci", memory: machine.memory, loop: machine.mainLoop)
     let ports = try AHCIPorts.assign(configuration.drives)
-    let virtioCount = configuration.drives.count { $0.interface == .virtio }
+    let virtioCount = configuration.drives.count { $0.interface == .virtio && !$0.isOnBoard }
     guard virtioCount <= Self.chipsetSlot - Self.firstDiskSlot else {
       throw SetupError("--drive: \(virtioCount) virtio drives do not fit on the PCI bus; 28 do")
+    }
+    let boardCount = configuration.drives.count { $0.isOnBoard }
+    guard boardCount <= VirtioMMIO.lines.count else {
+      throw SetupError("--drive: \(boardCount) drives with if=virtio-mmio; there are \(VirtioMMIO.lines.count) places")
     }
     for (drive, port) in zip(configuration.drives, ports) {
       if let port {
         try connect(drive, to: port, configuration)
       } else {
-        try addVirtioDisk(drive, configuration)
+        try addVirtioDisk(drive)
       }
     }
     // After its drives: what is connected later counts as hot plug.
     machine.attach(ahci)
   }
 
-  private func addVirtioDisk(_ drive: DriveConfiguration, _ configuration: MachineConfiguration) throws {
-    var loop = machine.mainLoop
-    if configuration.usesIOThreads {
-      let thread = try IOThread(
-        name: "io-\(drive.id)", monitor: configuration.monitor, pollNsMax: configuration.pollNsMax)
-      ioThreads.append(thread)
-      loop = thread.loop
+  private func addVirtioDisk(_ drive: DriveConfiguration) throws {
+    let onBoard = disks.count { $0.options.mmioSlot != nil }
+    if drive.isOnBoard {
+      // Its PCI address says nothing.
+      let disk = try makeVirtioDisk(
+        drive, at: PCIAddress(device: 0), mmioSlot: onBoard, startsThread: false)
+      return machine.add(disk)
     }
-    let backend = try makeBackend(drive, loop: loop)
+    let slot = UInt8(Self.firstDiskSlot + disks.count - onBoard)
+    machine.attach(try makeVirtioDisk(drive, at: PCIAddress(device: slot), startsThread: false))
+  }
+
+  /// Opens a drive and makes its function, which is not on the bus yet.
+  /// - Parameter startsThread: the I/O thread starts now, rather than with `start`.
+  func makeVirtioDisk(
+    _ drive: DriveConfiguration, at address: PCIAddress, mmioSlot: Int? = nil, startsThread: Bool
+  ) throws -> VirtioBlockDevice {
+    var thread: IOThread?
+    if configuration.usesIOThreads {
+      thread = try IOThread(name: "io-\(drive.id)", monitor: configuration.monitor, pollNsMax: configuration.pollNsMax)
+    }
+    let backend = try makeBackend(drive, loop: thread?.loop ?? machine.mainLoop)
     var options = VirtioBlockOptions()
     options.queueCount = drive.queueCount
     options.queueEntries = drive.queueEntries
-    let slot = UInt8(Self.firstDiskSlot + disks.count)
+    options.interface = drive.virtioInterface
+    options.mmioSlot = mmioSlot
     let disk = try VirtioBlockDevice(
-      name: drive.id, address: PCIAddress(device: slot, function: 0), backend: backend, memory: machine.memory,
-      options: options)
-    machine.attach(disk)
+      name: drive.id, address: address, backend: backend, memory: machine.memory, options: options)
+    if startsThread { try thread?.start() }
+    if let thread { ioThreads.append(thread) }
     disks.append(disk)
+    owned[ObjectIdentifier(disk)] = Owned(backend: backend, thread: thread)
+    return disk
+  }
+
+  /// What served a disk that has left is closed by its own way.
+  func forget(_ served: Owned) {
+    backends.removeAll { $0 === served.backend }
+    ioThreads.removeAll { $0 === served.thread }
   }
 
   /// A controller's registers belong to the machine lock and serve all of its ports, so its drives stay on the main loop.

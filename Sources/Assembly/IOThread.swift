@@ -14,8 +14,9 @@ public final class IOThread: @unchecked Sendable {
     loop.pollNsMax = pollNsMax
   }
 
-  /// Starts the thread. Main thread, once.
+  /// Starts the thread, once: further calls do nothing. Main thread.
   public func start() throws(SystemError) {
+    if thread != nil { return }
     let loop = loop
     thread = try HostThread(name: loop.name) { loop.run() }
   }

@@ -27,6 +27,8 @@ public struct MachineConfiguration: Sendable {
   /// Longest time in nanoseconds that an I/O thread's loop polls before it sleeps; 0 for never. The main loop never
   /// polls, since it would keep the machine lock from the vCPUs meanwhile.
   public var pollNsMax: UInt64 = 0
+  /// What the real-time clock shows as the machine begins.
+  public var clockBase = ClockBase.utc
 
   /// When the main loop is woken for what a vCPU has queued.
   public var wakePolicy = WakePolicy.elided

@@ -43,6 +43,9 @@ public final class Machine: @unchecked Sendable {
   /// Everything added, oldest first; the PCI bridges are the first two.
   public private(set) var devices: [Device] = []
 
+  /// Functions that have left the bus and stay until they are quiet, and what is done then.
+  var leaving: [(function: PCIFunction, done: () -> Void)] = []
+
   /// What other threads ask of the main loop.
   let requests: MachineRequests
 

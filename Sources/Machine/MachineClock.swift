@@ -132,8 +132,11 @@ open class MachineTimer {
   /// Fires once at a time of the clock, or soon if that has passed; replaces an earlier time. The clock keeps the timer
   /// until it has fired or is cancelled.
   public final func arm(atNanoseconds deadline: UInt64) {
+    let now = clock.nanoseconds
+    // A clock that was told the end of time has no later moment.
+    if now == .max { return cancel() }
     // Later than now, so that a timer that arms itself lets time go on.
-    self.deadline = max(deadline, clock.nanoseconds + 1)
+    self.deadline = max(deadline, now + 1)
     clock.add(self)
   }
 

@@ -87,6 +87,7 @@ extension Machine {
 
   private func runLoopRound() {
     mainLoop.runOnce(mayBlock: true)
+    if !leaving.isEmpty { letQuietFunctionsGo() }
     if lock.isContended { lock.yield() }
   }
 

@@ -8,6 +8,8 @@ public enum ShutdownReason: Equatable, Sendable {
   case signal(Int32)
   /// The guest asked for a reset (port 0xcf9, triple fault), and the machine's policy is to end then.
   case reset
+  /// The guest switched the machine off (ACPI's state S5).
+  case powerOff
   /// A virtual processor cannot go on (the accelerator has said why).
   case guestFault
   /// The host's user asked for it (QMP `quit`, the end of a test).
@@ -21,6 +23,7 @@ public enum ShutdownReason: Equatable, Sendable {
     case .reset: 3 << 32
     case .hostRequest: 4 << 32
     case .guestFault: 5 << 32
+    case .powerOff: 6 << 32
     }
   }
 
@@ -33,6 +36,7 @@ public enum ShutdownReason: Equatable, Sendable {
     case 3: self = .reset
     case 4: self = .hostRequest
     case 5: self = .guestFault
+    case 6: self = .powerOff
     default: return nil
     }
   }

@@ -14,20 +14,26 @@ public struct VirtioBlockOptions: Sendable {
   public var queueCount = 1
   /// Largest size of each queue, a power of two from 2 to 1024.
   public var queueEntries = Limit.queueEntriesDefault
+  /// Which drivers find the device.
+  public var interface = VirtioInterface.modern
+  /// The place on the board, 0 to 7, of a device that is not on the PCI bus (`VirtioMMIO`); nil for a PCI function. Such a
+  /// device joins the machine by `Machine.add`, its PCI address says nothing, and its interface is the modern one.
+  public var mmioSlot: Int?
 
-  /// The defaults: one queue of 256 entries.
+  /// The defaults: one queue of 256 entries, for modern drivers.
   public init() {}
 }
 
-/// A virtio-blk PCI function (1af4:1042): the device's state and life cycle. Registers are in `VirtioPCITransport`,
-/// the data path in `VirtioBlockQueue`.
+/// A virtio-blk PCI function (1af4:1042, or 1af4:1001 where legacy drivers find it): the device's state and life cycle.
+/// Registers are in `VirtioPCITransport` and `VirtioLegacyPorts`, the data path in `VirtioBlockQueue`.
 ///
 /// Registers change under the machine lock. Queues run on the backend's loop, which is the main loop (and then holds
 /// the machine lock as well) or an I/O thread's; the two meet only in the atomics below and through the loop.
 public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   let backend: BlockBackend
   let memory: GuestMemory
-  let options: VirtioBlockOptions
+  /// How it was set up.
+  public let options: VirtioBlockOptions
   let guestErrors: GuestErrorLog
   private(set) var queues: [VirtioBlockQueue] = []
 
@@ -51,6 +57,10 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   let vectors: UnsafeMutablePointer<UInt16>
 
   private(set) var transport: VirtioPCITransport!
+  /// The registers of a device that is not on the PCI bus.
+  private(set) var mmioRegisters: VirtioMMIORegisters?
+  /// Whether the queues serve the driver since its last reset. Machine lock.
+  private(set) var hasStarted = false
   /// A start that waits for the requests of the time before a reset. On the loop.
   private var startWhenQuiet: (() -> Void)?
   // Between `quiesce` and `resume`. On the loop.
@@ -78,6 +88,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     precondition((1...Limit.queuesMax).contains(options.queueCount))
     precondition(options.queueEntries >= 2 && options.queueEntries <= Limit.queueEntriesMax)
     precondition(options.queueEntries & (options.queueEntries - 1) == 0)
+    precondition(options.mmioSlot.map { VirtioMMIO.lines.indices.contains($0) && options.interface == .modern } ?? true)
     self.backend = backend
     self.memory = memory
     self.options = options
@@ -87,19 +98,21 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     vectors.initialize(repeating: Self.noVector, count: options.queueCount + 1)
     var features =
       Feature.segMax | Feature.blkSize | Feature.flush | Feature.topology | Feature.configWCE
-      | Feature.indirectDescriptors | Feature.eventIndex | Feature.version1
+      | Feature.indirectDescriptors | Feature.eventIndex
+    if options.interface.isModern { features |= Feature.version1 }
     if backend.isReadOnly { features |= Feature.readOnly }
     if backend.supportsDiscard && !backend.isReadOnly { features |= Feature.discard }
     if backend.supportsWriteZeroes && !backend.isReadOnly { features |= Feature.writeZeroes }
     if options.queueCount > 1 { features |= Feature.multiQueue }
     offeredFeatures = features
-    super.init(name: name, address: address, identity: .virtioBlock)
+    super.init(name: name, address: address, identity: options.interface.identity)
     for index in 0..<options.queueCount {
       queues.append(
         try VirtioBlockQueue(
           index: index, device: self, backend: backend, memory: memory, entriesMax: options.queueEntries))
     }
     transport = makeTransport()
+    if options.mmioSlot != nil { mmioRegisters = VirtioMMIORegisters(transport) }
   }
 
   deinit { vectors.deallocate() }
@@ -130,6 +143,20 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     if starts && new & (DeviceStatus.featuresOK | DeviceStatus.needsReset) == DeviceStatus.featuresOK { start() }
   }
 
+  /// A legacy driver writes the status register: its interface has no FEATURES_OK (§3.1.2). Machine lock held.
+  func writeLegacyStatus(_ value: UInt8) {
+    if value == 0 {
+      resetFromGuest()
+      return
+    }
+    let new = value | (status.load(ordering: .relaxed) & DeviceStatus.needsReset)
+    status.store(new, ordering: .relaxed)
+    if new & (DeviceStatus.driverOK | DeviceStatus.needsReset) == DeviceStatus.driverOK { start() }
+  }
+
+  /// A queue made no sense since the last reset.
+  var isBroken: Bool { status.load(ordering: .relaxed) & DeviceStatus.needsReset != 0 }
+
   /// Features may be written until FEATURES_OK (§2.2.1).
   var mayNegotiate: Bool { status.load(ordering: .relaxed) & DeviceStatus.featuresOK == 0 }
 
@@ -142,16 +169,42 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   // MARK: Start and stop
 
-  private func start() {
+  /// Serves the driver with what was negotiated, once after each reset. Machine lock held.
+  func start() {
+    if hasStarted { return }
+    hasStarted = true
     // A driver that cannot flush gets a write-through disk (§5.2.6.2); one that can chooses by the writeback field.
     if !negotiated(Feature.flush) && !negotiated(Feature.configWCE) { backend.writeCacheEnabled = false }
     let rings = queueRegisters.map { queue in queue.isEnabled ? makeRing(queue) : nil }
-    let context = VirtioBlkContext(
+    let context = requestContext
+    let expected = resetCount.load(ordering: .relaxed)
+    backend.loop.execute { [self] in startOnLoop(rings, context, expected) }
+  }
+
+  private var requestContext: VirtioBlkContext {
+    VirtioBlkContext(
       capacitySectors: backend.byteCount / Limit.sectorBytes, isReadOnly: backend.isReadOnly,
       hasDiscard: negotiated(Feature.discard), hasWriteZeroes: negotiated(Feature.writeZeroes),
       serial: serialWords(backend.serial))
+  }
+
+  /// Serves a queue that a legacy driver sets up after it began to use the device. Machine lock held.
+  private func startLate(_ index: Int) {
+    guard let ring = makeRing(queueRegisters[index]) else { return }
+    let context = requestContext
     let expected = resetCount.load(ordering: .relaxed)
-    backend.loop.execute { [self] in startOnLoop(rings, context, expected) }
+    backend.loop.execute { [self] in
+      guard resetCount.load(ordering: .acquiring) == expected else { return }
+      let begin = { [unowned self] in
+        quiet.store(false, ordering: .releasing)
+        queues[index].start(ring, context: context)
+      }
+      guard let earlier = startWhenQuiet else { return begin() }
+      startWhenQuiet = {
+        earlier()
+        begin()
+      }
+    }
   }
 
   /// Begins to serve, as soon as the requests of the time before a reset are all back.
@@ -168,7 +221,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     }
   }
 
-  private func resetFromGuest() {
+  func resetFromGuest() {
     stopQueues()
     clearRegisters()
   }
@@ -176,12 +229,13 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   private func clearRegisters() {
     let old = status.exchange(0, ordering: .relaxed)
     statusBeforeReset = old == 0 ? DeviceStatus.failed : old
+    hasStarted = false
     driverFeatures = 0
     transport.clearSelectors()
     for index in queueRegisters.indices { queueRegisters[index] = QueueRegisters(size: options.queueEntries) }
     for index in 0...options.queueCount { clinux_store16(vectors + index, Self.noVector) }
     interruptStatus.store(0, ordering: .relaxed)
-    setInterruptLine(asserted: false)
+    setLine(asserted: false)
     backend.writeCacheEnabled = backend.writeCacheDefault
   }
 
@@ -229,6 +283,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     guard !queueRegisters[index].isEnabled else { return }
     if makeRing(queueRegisters[index]) != nil {
       queueRegisters[index].isEnabled = true
+      if hasStarted && options.interface.isLegacy { startLate(index) }
     } else {
       guestErrors.report("queue \(index): rings are misaligned or not in guest memory; it stays disabled")
       breakDevice()
@@ -261,17 +316,33 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     interruptStatus.bitwiseOr(bit, ordering: .relaxed)
     guard let machine else { return }
     if machine.lock.isHeld {
-      setInterruptLine(asserted: true)
+      setLine(asserted: true)
     } else {
-      machine.mainLoop.execute { [self] in setInterruptLine(asserted: interruptStatus.load(ordering: .relaxed) != 0) }
+      machine.mainLoop.execute { [self] in setLine(asserted: interruptStatus.load(ordering: .relaxed) != 0) }
     }
+  }
+
+  /// The interrupt pin, or the line of a place on the board. Machine lock held.
+  private func setLine(asserted: Bool) {
+    guard let slot = options.mmioSlot else { return setInterruptLine(asserted: asserted) }
+    machine?.interrupts.setLine(VirtioMMIO.lines[slot], asserted: asserted)
+  }
+
+  /// What the interrupt status register of the memory-mapped transport shows.
+  var pendingInterruptStatus: UInt8 { interruptStatus.load(ordering: .relaxed) }
+
+  /// The guest has seen these interrupts (§4.2.2, InterruptACK); the line stays while there are others. Machine lock held.
+  func acknowledgeInterrupt(_ bits: UInt8) {
+    let (_, left) = interruptStatus.bitwiseAnd(~bits, ordering: .relaxed)
+    Tracing.record(.acknowledged, value: UInt32(bits))
+    setLine(asserted: left != 0)
   }
 
   /// The guest reads the ISR register, which clears it and the line. Machine lock held.
   func takeInterruptStatus() -> UInt8 {
     let value = interruptStatus.exchange(0, ordering: .relaxed)
     Tracing.record(.acknowledged, value: UInt32(value))
-    setInterruptLine(asserted: false)
+    setLine(asserted: false)
     return value
   }
 
@@ -313,8 +384,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   }
 
   public override func configurationRead(offset: Int, width: Int) -> UInt32 {
-    let data = transport.accessCapability + AccessWindow.data
-    if offset == data, let access = windowAccess(at: transport.accessCapability), access.width <= width {
+    if isWindowData(offset), let access = windowAccess(at: transport.accessCapability), access.width <= width {
       return UInt32(truncatingIfNeeded: transport.read(offset: access.offset, width: access.width))
     }
     return super.configurationRead(offset: offset, width: width)
@@ -322,11 +392,14 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   public override func configurationWrite(offset: Int, width: Int, value: UInt32) {
     super.configurationWrite(offset: offset, width: width, value: value)
-    let data = transport.accessCapability + AccessWindow.data
-    if offset == data, let access = windowAccess(at: transport.accessCapability), access.width <= width {
+    if isWindowData(offset), let access = windowAccess(at: transport.accessCapability), access.width <= width {
       let bits = UInt64(value) & (UInt64(1) << (8 * UInt64(access.width)) - 1)
       transport.write(offset: access.offset, width: access.width, value: bits)
     }
+  }
+
+  private func isWindowData(_ offset: Int) -> Bool {
+    transport.accessCapability != 0 && offset == transport.accessCapability + AccessWindow.data
   }
 
   /// What configuration space holds, without the window's effect.
@@ -335,6 +408,11 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   }
 
   // MARK: Device
+
+  public override func added(to machine: Machine) {
+    super.added(to: machine)
+    mapMMIO(in: machine)
+  }
 
   public override func reset() {
     super.reset()
@@ -358,8 +436,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   public override func resume() {
     let expected = resetCount.load(ordering: .relaxed)
-    guard status.load(ordering: .relaxed) & (DeviceStatus.driverOK | DeviceStatus.needsReset) == DeviceStatus.driverOK
-    else { return }
+    guard hasStarted, !isBroken else { return }
     backend.loop.execute { [self] in
       guard resetCount.load(ordering: .acquiring) == expected else { return }
       quiet.store(false, ordering: .releasing)
@@ -370,6 +447,13 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   }
 
   public override func shutdown() {
+    super.shutdown()
+    if options.mmioSlot != nil {
+      unmapMMIO()
+      setLine(asserted: false)
+    }
+    // A start on its way to the loop does nothing any more.
+    resetCount.add(1, ordering: .acquiringAndReleasing)
     if isOnMainLoop {
       queues.forEach { $0.close() }
     } else {

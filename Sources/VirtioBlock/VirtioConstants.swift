@@ -26,6 +26,8 @@ enum Feature {
   static let multiQueue: UInt64 = 1 << 12
   static let discard: UInt64 = 1 << 13
   static let writeZeroes: UInt64 = 1 << 14
+  /// Offered to legacy drivers only (§6.3): requests may be framed as in version 1.
+  static let anyLayout: UInt64 = 1 << 27
   static let indirectDescriptors: UInt64 = 1 << 28
   static let eventIndex: UInt64 = 1 << 29
   static let version1: UInt64 = 1 << 32

@@ -6,10 +6,15 @@ extension VirtioBlockDevice {
   /// Adds BARs and capabilities; called once from init.
   func makeTransport() -> VirtioPCITransport {
     let transport = VirtioPCITransport(device: self)
+    if options.mmioSlot != nil { return transport }
     let msixBlock = TransportLayout.msixBAR
     addMSIX(
       vectorCount: options.queueCount + 1, bar: msixBlock, tableOffset: 0,
       pendingOffset: TransportLayout.msixPendingOffset)
+    if options.interface.isLegacy {
+      addBAR(LegacyLayout.bar, kind: .io, byteCount: LegacyLayout.barBytes, block: VirtioLegacyPorts(transport))
+    }
+    if !options.interface.isModern { return transport }
     addBAR(
       TransportLayout.registersBAR, kind: .memory64(prefetchable: true),
       byteCount: TransportLayout.registersBARBytes, block: transport)

@@ -21,6 +21,8 @@ enum TransportLayout {
   static let notifyMultiplier: UInt64 = 4
   /// Width of a doorbell write (§4.1.5.2: the queue's index, 16 bits).
   static let notifyWidth = 2
+  /// queue_select in the common configuration structure.
+  static let queueSelectOffset: UInt64 = 22
   /// Bytes of the common configuration structure, up to queue_device (§4.1.4.3).
   static let commonBytes: UInt32 = 56
 
@@ -34,20 +36,14 @@ enum TransportLayout {
   static let vendorCapability: UInt8 = 9
 }
 
-extension PCIIdentity {
-  /// virtio-blk, modern only (§4.1.2.1: 0x1040 + device type 2).
-  static let virtioBlock = PCIIdentity(
-    vendor: 0x1af4, device: 0x1042, classCode: 0x010000, revision: 1, subsystemVendor: 0x1af4, subsystem: 0x1100,
-    interruptPin: 1)
-}
-
 /// BAR 4: dispatches to the four register blocks, a page each.
 final class VirtioPCITransport: RegisterBlock {
-  private unowned(unsafe) let device: VirtioBlockDevice
+  unowned(unsafe) let device: VirtioBlockDevice
   private var deviceFeatureSelect: UInt32 = 0
   private var driverFeatureSelect: UInt32 = 0
-  private var queueSelect: UInt16 = 0
-  /// Offset of the PCI configuration access capability in configuration space.
+  /// The queue that the registers of both interfaces are about.
+  var queueSelect: UInt16 = 0
+  /// Offset of the PCI configuration access capability in configuration space; 0 where there is none.
   var accessCapability = 0
 
   init(device: VirtioBlockDevice) {
@@ -135,7 +131,7 @@ final class VirtioPCITransport: RegisterBlock {
     case (12, 4): writeDriverFeatures(UInt32(value))
     case (16, 2): clinux_store16(device.vectors, acceptedVector(UInt16(value)))
     case (20, 1): device.writeStatus(UInt8(value))
-    case (22, 2): queueSelect = UInt16(value)
+    case (TransportLayout.queueSelectOffset, 2): queueSelect = UInt16(value)
     default:
       if offset >= 24 && selectedQueue != nil { writeQueue(Int(queueSelect), offset, width, value) }
     }
@@ -148,7 +144,7 @@ final class VirtioPCITransport: RegisterBlock {
   }
 
   /// A vector beyond the table reads back as "no vector" (§4.1.5.1.2.1).
-  private func acceptedVector(_ vector: UInt16) -> UInt16 {
+  func acceptedVector(_ vector: UInt16) -> UInt16 {
     Int(vector) <= device.queues.count ? vector : VirtioBlockDevice.noVector
   }
 
@@ -187,7 +183,7 @@ final class VirtioPCITransport: RegisterBlock {
 
   // MARK: Device configuration (§5.2.4)
 
-  private func readDevice(_ offset: UInt64, _ width: Int) -> UInt64 {
+  func readDevice(_ offset: UInt64, _ width: Int) -> UInt64 {
     let bytes = device.configurationBytes
     var value: UInt64 = 0
     for index in 0..<width where Int(offset) + index < bytes.count {
@@ -196,7 +192,7 @@ final class VirtioPCITransport: RegisterBlock {
     return value
   }
 
-  private func writeDevice(_ offset: UInt64, _ width: Int, _ value: UInt64) {
+  func writeDevice(_ offset: UInt64, _ width: Int, _ value: UInt64) {
     // The writeback field is the only one that a driver may write, and only with CONFIG_WCE (§5.2.5.1).
     guard offset == VirtioBlockDevice.writebackOffset, width == 1, device.negotiated(Feature.configWCE) else { return }
     device.backend.writeCacheEnabled = value & 1 != 0

@@ -143,6 +143,9 @@ struct Run: ParsableCommand {
     case .reset:
       note("the guest reset the machine")
       return 0
+    case .powerOff:
+      note("the guest switched the machine off")
+      return 0
     case .guestFault:
       return 1
     case .hostRequest:

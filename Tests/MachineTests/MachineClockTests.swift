@@ -35,6 +35,17 @@ private final class NotingTimer: MachineTimer {
     }
   }
 
+  @Test func timersEndWithTime() throws {
+    try withToldClock { clock in
+      let timer = NotingTimer(clock: clock)
+      timer.arm(atNanoseconds: .max)
+      timer.onFire = { timer.arm(atNanoseconds: .max) }
+      #expect(clock.set(nanoseconds: .max) == .max)
+      #expect(timer.times == [.max])
+      #expect(timer.deadline == nil)
+    }
+  }
+
   @Test func timersFireAtTheirOwnTimesOnTheWay() throws {
     try withToldClock { clock in
       let (first, second) = (NotingTimer(clock: clock), NotingTimer(clock: clock))

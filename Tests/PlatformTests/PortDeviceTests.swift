@@ -57,8 +57,8 @@ import Testing
 
   @Test(
     arguments: [
-      (0, [0x51, 0x45, 0x4d, 0x55]), (1, [1, 0, 0, 0]),
-      (3, [0x00, 0x60, 0x45, 0x23, 0x01, 0, 0, 0]), (5, [2, 1]), (0x0f, [2, 1]), (0x19, []), (0xffff, []),
+      (0, [0x51, 0x45, 0x4d, 0x55]), (1, [3, 0, 0, 0]),
+      (3, [0x00, 0x60, 0x45, 0x23, 0x01, 0, 0, 0]), (5, [2, 1]), (0x0f, [2, 1]), (0x19, [0, 0, 0, 0]), (0xffff, []),
     ] as [(key: UInt16, bytes: [UInt32])])
   func itemReadsByteByByteAndZeroPastItsEnd(_ row: (key: UInt16, bytes: [UInt32])) throws {
     let (machine, _) = try makeMachineWithFirmwareConfig()

@@ -26,6 +26,7 @@ struct Buffer {
 final class DriverKit {
   static let ramBytes: UInt64 = 4 << 20
   static let bar: UInt64 = 0xe000_0000
+  static let ports: UInt64 = 0xc000
   static let msixBAR: UInt64 = 0xe001_0000
   static let rings: UInt64 = 0x10000
   static let headers: UInt64 = 0x40000
@@ -45,7 +46,10 @@ final class DriverKit {
   private var availableIndex: UInt16 = 0
   private var seenUsed: UInt16 = 0
 
-  init(queues: Int = 1, readOnly: Bool = false, driver: ScriptedDriver = ScriptedDriver(), serial: String = "") throws {
+  init(
+    queues: Int = 1, readOnly: Bool = false, driver: ScriptedDriver = ScriptedDriver(), serial: String = "",
+    interface: VirtioInterface = .modern
+  ) throws {
     try memory.add(GuestRegion(start: 0, byteCount: Self.ramBytes))
     loop = try EventLoop(name: "test")
     machine = Machine(memory: memory, mainLoop: loop)
@@ -58,14 +62,16 @@ final class DriverKit {
     var options = VirtioBlockOptions()
     options.queueCount = queues
     options.queueEntries = 256
+    options.interface = interface
     device = try VirtioBlockDevice(
       name: "disk", address: Self.slot, backend: backend, memory: memory, options: options)
     machine.lock.lock()
     machine.attach(device)
+    if interface != .modern { device.configurationWrite(offset: 0x10, width: 4, value: UInt32(Self.ports)) }
     device.configurationWrite(offset: 0x20, width: 4, value: UInt32(Self.bar))
     device.configurationWrite(offset: 0x24, width: 4, value: 0)
     device.configurationWrite(offset: 0x14, width: 4, value: UInt32(Self.msixBAR))
-    device.configurationWrite(offset: 4, width: 2, value: 6)
+    device.configurationWrite(offset: 4, width: 2, value: 7)
   }
 
   deinit {

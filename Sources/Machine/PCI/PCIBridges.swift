@@ -48,15 +48,3 @@ final class HostBridge: PCIFunction {
     host?.ecamChanged(base: value & HostBridge.pciexbarWritable & ~(byteCount - 1), byteCount: byteCount)
   }
 }
-
-/// The ICH9 ISA bridge, 00:1f.0. Nothing hangs on it here but its header: function 0 of the device says that there are
-/// more functions, so that an enumeration finds the AHCI controller at 00:1f.2.
-final class ISABridge: PCIFunction {
-  init() {
-    super.init(
-      name: "isa-bridge", address: PCIAddress(device: 0x1f),
-      identity: PCIIdentity(
-        vendor: 0x8086, device: 0x2918, classCode: 0x060100, revision: 2, subsystemVendor: 0x1af4, subsystem: 0x1100))
-    configuration.define(PCIRegister.headerType, UInt8(0x80))
-  }
-}

@@ -11,7 +11,8 @@ public final class PCIHost {
   // The machine owns the bus; set by `connect` as the machine is made, so it is there for every access.
   private unowned var machine: Machine!
   private let hostBridge = HostBridge()
-  private let isaBridge = ISABridge()
+  /// The bridge to the board's own devices, 00:1f.0.
+  public let isaBridge = ISABridge()
   private lazy var ports = PCIConfigurationPorts(host: self)
   private lazy var ecam = ECAMBlock(host: self)
   private var mappedECAM: UInt64?
@@ -47,8 +48,9 @@ public final class PCIHost {
     markMultifunction(device: Int(function.address.device))
   }
 
+  /// Takes a function off the bus; its address may have another one by now where it has left before.
   func detach(_ function: PCIFunction) {
-    precondition(functions[function.address.index] === function, "the function is not on this bus")
+    guard functions[function.address.index] === function else { return }
     functions[function.address.index] = nil
   }
 
