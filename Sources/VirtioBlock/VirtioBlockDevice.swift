@@ -47,6 +47,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   private let resetCount = Atomic<Int>(0)
   /// What the status register shows while a reset waits for requests in flight (never 0).
   private var statusBeforeReset: UInt8 = 0
+  /// Counts changes of the device configuration (§4.1.4.3.1). Written by the loop, read under the machine lock.
+  private let generation = Atomic<UInt8>(0)
   /// MSI-X vectors: of the configuration, then of each queue. Written under the machine lock, read by loops.
   let vectors: UnsafeMutablePointer<UInt16>
 
@@ -100,6 +102,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
           index: index, device: self, backend: backend, memory: memory, entriesMax: options.queueEntries))
     }
     transport = makeTransport()
+    backend.onResize = { [weak self] in self?.capacityChanged() }
   }
 
   deinit { vectors.deallocate() }
@@ -147,7 +150,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     if !negotiated(Feature.flush) && !negotiated(Feature.configWCE) { backend.writeCacheEnabled = false }
     let rings = queueRegisters.map { queue in queue.isEnabled ? makeRing(queue) : nil }
     let context = VirtioBlkContext(
-      capacitySectors: backend.byteCount / Limit.sectorBytes, isReadOnly: backend.isReadOnly,
+      capacitySectors: 0, isReadOnly: backend.isReadOnly,
       hasDiscard: negotiated(Feature.discard), hasWriteZeroes: negotiated(Feature.writeZeroes),
       serial: serialWords(backend.serial))
     let expected = resetCount.load(ordering: .relaxed)
@@ -163,10 +166,25 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       return
     }
     quiet.store(false, ordering: .releasing)
+    var context = context
+    // Here, because the disk changes its length on the loop.
+    context.capacitySectors = backend.byteCount / Limit.sectorBytes
     for (queue, ring) in zip(queues, rings) {
       if let ring { queue.start(ring, context: context) }
     }
   }
+
+  /// The disk has another length: a change of the device configuration (§5.2.5, §4.1.5.4). On the loop.
+  private func capacityChanged() {
+    queues.forEach { $0.setCapacity(sectors: backend.byteCount / Limit.sectorBytes) }
+    generation.add(1, ordering: .releasing)
+    guard status.load(ordering: .relaxed) & DeviceStatus.driverOK != 0 else { return }
+    // Drivers that look at the first bit alone are told as well, as QEMU does it; they find no used buffer.
+    interruptConfiguration(status: 3)
+  }
+
+  /// What the guest reads as config_generation.
+  var configurationGeneration: UInt8 { generation.load(ordering: .acquiring) }
 
   private func resetFromGuest() {
     stopQueues()
@@ -199,8 +217,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   private func stopOnLoop() {
     queues.forEach { $0.stop() }
-    // Requests that wait for the machine to go on would keep the device from becoming quiet.
-    backend.reportStopped()
+    // Requests that wait for the machine to go on, or for their time, would keep the device from becoming quiet.
+    backend.hurry()
     queueBecameQuiet()
   }
 
@@ -247,12 +265,12 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     }
   }
 
-  private func interruptConfiguration() {
+  private func interruptConfiguration(status: UInt8 = 2) {
     if let msix, msix.isEnabled {
       let vector = clinux_load16(vectors)
       if vector != Self.noVector { msix.notify(Int(vector)) }
     } else {
-      raiseInterruptStatus(2)
+      raiseInterruptStatus(status)
     }
   }
 
@@ -344,7 +362,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     guard !quiet.load(ordering: .acquiring) else { return }
     backend.loop.execute { [self] in
       queues.forEach { $0.pause() }
-      backend.drainBegan()
+      if !isDraining { backend.drainBegan() }
       isDraining = true
       queueBecameQuiet()
     }
@@ -354,13 +372,14 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   public override func resume() {
     let expected = resetCount.load(ordering: .relaxed)
-    guard status.load(ordering: .relaxed) & (DeviceStatus.driverOK | DeviceStatus.needsReset) == DeviceStatus.driverOK
-    else { return }
+    let isServing =
+      status.load(ordering: .relaxed) & (DeviceStatus.driverOK | DeviceStatus.needsReset) == DeviceStatus.driverOK
     backend.loop.execute { [self] in
-      guard resetCount.load(ordering: .acquiring) == expected else { return }
-      quiet.store(false, ordering: .releasing)
+      // The disk is an ordinary one again, whether or not the guest has it started.
       if isDraining { backend.drainEnded() }
       isDraining = false
+      guard isServing, resetCount.load(ordering: .acquiring) == expected else { return }
+      quiet.store(false, ordering: .releasing)
       queues.forEach { $0.resume() }
     }
   }
