@@ -86,9 +86,6 @@ public final class AssembledMachine {
     machine.events.post(.powerdown)
   }
 
-  /// Tries the requests again that failed under the policy `stop`, on every disk. Any thread.
-  public func resumeDisks() { drives.resume() }
-
   // MARK: Accelerators
 
   /// Puts the machine on KVM, with a PVH kernel in its memory.

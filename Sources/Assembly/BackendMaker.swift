@@ -24,23 +24,49 @@ final class BackendMaker {
     block.isReadOnly = drive.isReadOnly
     block.serial = drive.serial
     block.merge = drive.merge
+    block.ignoresDiscard = drive.ignoresDiscard
     block.readErrorPolicy = drive.readErrorPolicy
     block.writeErrorPolicy = drive.writeErrorPolicy
-    var driver = try makeDriver(drive, loop: loop)
+    var drive = drive
+    var driver = try makeDriver(&drive, loop: loop)
+    block.isReadOnly = drive.isReadOnly
+    if !drive.debugRules.isEmpty { driver = DebugDriver(over: driver, rules: drive.debugRules, loop: loop) }
+    if drive.isSnapshot { driver = try makeSnapshot(over: driver, drive, loop: loop) }
     if !drive.faults.isEmpty { driver = FaultDriver(over: driver, rules: drive.faults, loop: loop) }
+    if !drive.limits.isEmpty { driver = ThrottleDriver(over: driver, limits: drive.limits, loop: loop) }
+    if drive.zeroDetection != .off && driver.supportsWriteZeroes {
+      driver = ZeroDetector(over: driver, mayUnmap: drive.zeroDetection == .unmap, loop: loop)
+    }
     return BlockBackend(driver: driver, loop: loop, configuration: block)
   }
 
-  private func makeDriver(_ drive: DriveConfiguration, loop: EventLoop) throws -> BlockDriver {
+  /// Puts a temporary disk on top, which takes everything that the guest writes.
+  private func makeSnapshot(
+    over driver: BlockDriver, _ drive: DriveConfiguration, loop: EventLoop
+  ) throws -> SnapshotDriver {
+    let image = try ImageFile.temporary(byteCount: driver.byteCount)
+    var temporary = drive
+    temporary.id += " (snapshot)"
+    // The page cache is as good a place as any for what is thrown away.
+    temporary.cache = .unsafe
+    temporary.engine = nil
+    let facts = image.facts
+    let choice = try choose(temporary, facts: facts)
+    let overlay = try serve(image, facts, by: choice, temporary, loop: loop)
+    return try SnapshotDriver(over: driver, overlay: overlay, loop: loop)
+  }
+
+  /// - Parameter drive: read-only afterwards where its image turns out to be so.
+  private func makeDriver(_ drive: inout DriveConfiguration, loop: EventLoop) throws -> BlockDriver {
     switch drive.source {
     case .null(let byteCount, let latencyNs):
-      return NullDriver(byteCount: byteCount, latencyNs: latencyNs)
+      return NullDriver(byteCount: byteCount, latencyNs: latencyNs, readsZeroes: drive.readsZeroes)
     case .memory(let byteCount):
       return try MemoryDriver(byteCount: byteCount)
     case .empty:
       throw SetupError("--drive: drive \(drive.id) has no medium; write file=PATH")
     case .file(let path):
-      let image = try ImageFile.open(path: path, cache: drive.cache, readOnly: drive.isReadOnly, waits: true)
+      let image = try open(path, &drive)
       if image.unreachableBytes > 0 {
         StandardError.print(
           "spindle: \(path): its length is not a whole number of blocks; "
@@ -50,6 +76,19 @@ final class BackendMaker {
       let choice = try choose(drive, facts: facts)
       return try serve(image, facts, by: choice, drive, loop: loop)
     }
+  }
+
+  /// Opens an image as the drive needs it: for writing, unless it may not be written or a snapshot takes what is.
+  private func open(_ path: String, _ drive: inout DriveConfiguration) throws -> ImageFile {
+    let isReadOnly = drive.isReadOnly || drive.isSnapshot
+    do throws(ImageError) {
+      return try ImageFile.open(
+        path: path, cache: drive.cache, readOnly: isReadOnly, locks: drive.locksImage, waits: true)
+    } catch {
+      guard case .notWritable = error, drive.isReadOnlyWhereNecessary, !isReadOnly else { throw error }
+    }
+    drive.isReadOnly = true
+    return try ImageFile.open(path: path, cache: drive.cache, readOnly: true, locks: drive.locksImage, waits: true)
   }
 
   // MARK: Engines

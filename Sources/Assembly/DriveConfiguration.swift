@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import AHCI
 import AsyncIO
 import Block
+import Machine
 import VirtioBlock
 
 /// A disk as a user describes it.
@@ -59,8 +61,34 @@ public struct DriveConfiguration: Sendable, Equatable {
   public var writeErrorPolicy = ErrorPolicy.enospc
   /// Faults that are put on top.
   public var faults: [FaultRule] = []
+  /// QEMU's rules for faults, below everything else that is put on top.
+  public var debugRules: [DebugRule] = []
+  /// What the guest writes is kept in a temporary file, and gone with the machine; the image stays as it is.
+  public var isSnapshot = false
+  /// Most that the drive does in a second.
+  public var limits = ThrottleLimits()
   /// The guest may only read.
   public var isReadOnly = false
+  /// An image that may not be written is a read-only disk.
+  public var isReadOnlyWhereNecessary = false
+  /// The image is locked against others' use, where its file system has locks.
+  public var locksImage = true
+  /// Reads of a null disk find zeroes, rather than leave the guest's memory as it is.
+  public var readsZeroes = false
+  /// Discards are answered without the disk, and zeroes are never unmapped.
+  public var ignoresDiscard = false
+  /// What becomes of writes of nothing but zeroes.
+  public var zeroDetection = ZeroDetection.off
+  /// What a disk on `.ahci` claims to be made of; nil for the usual geometry.
+  public var geometry: ATADriveGeometry?
+  /// The user's name for what is behind the drive; nil where it has none of its own.
+  public var nodeName: String?
+  /// The device's name in the machine; nil for `id`.
+  public var deviceID: String?
+  /// Where a virtio disk is on the PCI bus; nil for the first slot that is free.
+  public var pciAddress: PCIAddress?
+  /// What the guest reads as firmware revision of a disk on `.ahci`, at most 8 characters; nil for the usual one.
+  public var firmwareVersion: String?
   /// What the guest reads as serial number; at most 20 bytes, and printable ASCII on `.ahci`.
   public var serial = ""
   /// Virtqueues.
@@ -79,13 +107,15 @@ public struct DriveConfiguration: Sendable, Equatable {
   }
 
   /// The keys of `--drive`.
-  public static let keys = [
-    "file", "if", "media", "port", "id", "format", "cache", "readonly", "serial", "aio", "aio-threads", "pin",
-    "merge", "rerror", "werror", "queues", "queue-size", "driver", "size", "latency", "fault",
-    "transitional",
-  ]
-  /// Longest latency of a null disk: an hour.
-  private static let latencyNsMax = 3_600_000_000_000
+  public static let keys =
+    [
+      "file", "if", "media", "port", "id", "format", "cache", "readonly", "serial", "aio", "aio-threads", "pin",
+      "merge", "rerror", "werror", "queues", "queue-size", "driver", "size", "latency", "fault", "snapshot",
+      "auto-read-only", "file.locking", "locking", "file.read-zeroes", "read-zeroes", "cache.direct", "cache.no-flush",
+      "cache.writeback", "discard", "detect-zeroes", "copy-on-read", "cyls", "heads", "secs", "lcyls", "lheads",
+      "lsecs",
+      "bios-chs-trans", "node-name", "device-id", "addr", "ver", "transitional",
+    ] + throttlingKeys
   /// Bytes of a serial number (virtio 1.3 §5.2.6, ACS-3 §7.12.7.15).
   public static let serialBytesMax = 20
 
@@ -97,19 +127,23 @@ public struct DriveConfiguration: Sendable, Equatable {
   /// Reads the value of `--drive`.
   public init(parsing text: String, index: Int) throws(UsageError) {
     let option = "--drive"
-    let list = try OptionList(text, option: option, known: Self.keys)
+    let list = try OptionList(text, option: option, known: Self.keys, isOther: DebugRule.isOption)
     id = list["id"] ?? "drive\(index)"
     media = try list.choice("media", Media.allCases.map { ($0.rawValue, $0) }, default: .disk)
-    source = try Self.source(list, media: media, option: option)
+    source = .empty
+    source = try readSource(list, option: option)
     _ = try list.choice("format", [("raw", 0)], default: 0)
-    cache = try list.choice("cache", CacheMode.allCases.map { ($0.rawValue, $0) }, default: .writeback)
+    cache = try Self.cacheMode(list, option: option)
     isReadOnly = try list.flag("readonly", default: media == .cdrom)
     if media == .cdrom && !isReadOnly {
       throw UsageError("\(option): readonly=off: the disc of media=cdrom cannot be written; leave readonly= out")
     }
     try readEngine(list)
     try readErrorHandling(list, option: option)
+    try readContents(list, option: option)
+    limits = try Self.limits(list, option: option)
     try readInterface(list, option: option)
+    try readIdentity(list, option: option)
     try readSerial(list, option: option)
   }
 
@@ -179,27 +213,5 @@ public struct DriveConfiguration: Sendable, Equatable {
     do throws(FaultRuleError) { faults = try FaultRule.parse(text) } catch {
       throw UsageError("\(option) fault: \(error)")
     }
-  }
-
-  private static func source(_ list: OptionList, media: Media, option: String) throws(UsageError) -> Source {
-    let driver = try list.choice("driver", ["file", "null", "memory"].map { ($0, $0) }, default: "file")
-    if driver != "null", list["latency"] != nil {
-      throw UsageError("\(option): latency= goes with driver=null only; fault=any:delay=TIME slows other disks")
-    }
-    if driver != "file" {
-      if list["file"] != nil { throw UsageError("\(option): driver=\(driver) takes no file; leave file= out") }
-      let byteCount = try ByteSize.parse(list["size"] ?? "1G", option: "\(option) size")
-      if driver == "memory" { return .memory(byteCount: byteCount) }
-      return .null(
-        byteCount: byteCount, latencyNs: UInt64(try list.number("latency", in: 0...latencyNsMax, default: 0)))
-    }
-    if list["size"] != nil {
-      throw UsageError("\(option): size= goes with driver=null and driver=memory only; a file has its own size")
-    }
-    if media == .cdrom, list["file"] == nil, list["driver"] == nil { return .empty }
-    guard let path = list["file"], !path.isEmpty else {
-      throw UsageError("\(option): no file is named; write file=PATH")
-    }
-    return .file(path: path)
   }
 }

@@ -38,6 +38,8 @@ final class DriveSet {
   private let configuration: MachineConfiguration
   private let maker: BackendMaker
   private var ioThreads: [IOThread] = []
+  // Places on the PCI bus that drives name or have.
+  private var takenAddresses: Set<PCIAddress>
   private var loopNotes: [String] = []
 
   /// Opens every image and puts the drives into `machine`.
@@ -46,6 +48,7 @@ final class DriveSet {
     self.machine = machine
     self.configuration = configuration
     maker = BackendMaker(memory: machine.memory)
+    takenAddresses = try Self.addresses(of: configuration.drives)
     ahci = AHCIController(name: "ahci", memory: machine.memory, loop: machine.mainLoop)
     let ports = try AHCIPorts.assign(configuration.drives)
     let virtioCount = configuration.drives.count { $0.interface == .virtio && !$0.isOnBoard }
@@ -65,6 +68,9 @@ final class DriveSet {
     }
     // After its drives: what is connected later counts as hot plug.
     machine.attach(ahci)
+    machine.events.observe { [weak self] event in
+      if event == .resumed { self?.resume() }
+    }
   }
 
   private func addVirtioDisk(_ drive: DriveConfiguration) throws {
@@ -75,8 +81,8 @@ final class DriveSet {
         drive, at: PCIAddress(device: 0), mmioSlot: onBoard, startsThread: false)
       return machine.add(disk)
     }
-    let slot = UInt8(Self.firstDiskSlot + disks.count - onBoard)
-    machine.attach(try makeVirtioDisk(drive, at: PCIAddress(device: slot), startsThread: false))
+    let address = try drive.pciAddress ?? freeAddress()
+    machine.attach(try makeVirtioDisk(drive, at: address, startsThread: false))
   }
 
   /// Opens a drive and makes its function, which is not on the bus yet.
@@ -95,7 +101,7 @@ final class DriveSet {
     options.interface = drive.virtioInterface
     options.mmioSlot = mmioSlot
     let disk = try VirtioBlockDevice(
-      name: drive.id, address: address, backend: backend, memory: machine.memory, options: options)
+      name: drive.deviceID ?? drive.id, address: address, backend: backend, memory: machine.memory, options: options)
     if startsThread { try thread?.start() }
     if let thread { ioThreads.append(thread) }
     disks.append(disk)
@@ -109,6 +115,29 @@ final class DriveSet {
     ioThreads.removeAll { $0 === served.thread }
   }
 
+  /// The first slot that nothing is in, and that no drive names.
+  private func freeAddress() throws -> PCIAddress {
+    let free = (Self.firstDiskSlot..<Self.chipsetSlot).first { slot in
+      !takenAddresses.contains { $0.device == slot }
+    }
+    guard let free else { throw SetupError("--drive: every slot of the PCI bus is taken; use if=ahci for some drives") }
+    let address = PCIAddress(device: UInt8(free), function: 0)
+    takenAddresses.insert(address)
+    return address
+  }
+
+  /// Takes the places that drives name.
+  private static func addresses(of drives: [DriveConfiguration]) throws(UsageError) -> Set<PCIAddress> {
+    var taken: Set<PCIAddress> = []
+    for drive in drives {
+      guard let address = drive.pciAddress else { continue }
+      guard address.device > 0, address.device < chipsetSlot, taken.insert(address).inserted else {
+        throw UsageError("--drive: addr=\(address) of drive \(drive.id) is taken; choose another slot from 1 to 1e")
+      }
+    }
+    return taken
+  }
+
   /// A controller's registers belong to the machine lock and serve all of its ports, so its drives stay on the main loop.
   private func connect(_ drive: DriveConfiguration, to port: Int, _ configuration: MachineConfiguration) throws {
     if configuration.usesIOThreads {
@@ -116,9 +145,14 @@ final class DriveSet {
     }
     switch drive.media {
     case .disk:
-      ahci.connect(ATADrive(backend: try makeBackend(drive, loop: machine.mainLoop)), to: port)
+      var options = ATADriveOptions()
+      options.geometry = drive.geometry
+      if let version = drive.firmwareVersion { options.firmware = version }
+      let backend = try makeBackend(drive, loop: machine.mainLoop)
+      ahci.connect(ATADrive(backend: backend, options: options), to: port)
     case .cdrom:
       var options = ATAPIDriveOptions()
+      if let version = drive.firmwareVersion { options.firmware = version }
       options.serial = drive.serial.isEmpty ? "SPINDLE-DVD-\(port)" : drive.serial
       let backend = drive.source == .empty ? nil : try makeBackend(drive, loop: machine.mainLoop)
       ahci.connect(ATAPIDrive(backend: backend, options: options), to: port)
@@ -128,12 +162,7 @@ final class DriveSet {
   private func makeBackend(_ drive: DriveConfiguration, loop: EventLoop) throws -> BlockBackend {
     let backend = try maker.make(drive, loop: loop)
     backends.append(backend)
-    let identifier = drive.id
-    backend.onStop = { operation, code in
-      StandardError.print(
-        "spindle: drive \(identifier): \(operation) failed: \(SystemError.text(of: code)); its requests wait, "
-          + "and SIGCONT (kill -CONT \(getpid())) tries them again")
-    }
+    DriveErrors.watch(backend, drive: drive.id, of: machine)
     return backend
   }
 

@@ -27,14 +27,17 @@ public struct OptionList {
 
   /// Takes a list apart.
   /// - Parameter known: the keys that there are, for the error text.
-  public init(_ text: String, option: String, known: [String]) throws(UsageError) {
+  /// - Parameter isOther: whether a key that is not among them is taken as well.
+  public init(
+    _ text: String, option: String, known: [String], isOther: (String) -> Bool = { _ in false }
+  ) throws(UsageError) {
     self.option = option
     for part in OptionList.split(text) {
       guard let equals = part.firstIndex(of: "="), equals != part.startIndex else {
         throw UsageError("\(option): '\(part)' is not of the form key=value; keys are \(known.joined(separator: ", "))")
       }
       let key = String(part[..<equals])
-      guard known.contains(key) else {
+      guard known.contains(key) || isOther(key) else {
         throw UsageError("\(option): unknown key '\(key)'; keys are \(known.joined(separator: ", "))")
       }
       guard !values.contains(where: { $0.key == key }) else {
@@ -66,6 +69,11 @@ public struct OptionList {
     parts.append(current)
     return parts
   }
+
+  /// Every key, in the order in which they were given.
+  public var keys: [String] { values.map(\.key) }
+  /// Every key with its value, in that order.
+  public var all: [(key: String, value: String)] { values }
 
   /// The value of a key as it stands, or nil.
   public subscript(key: String) -> String? { values.first { $0.key == key }?.value }

@@ -1,6 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import Glibc
 
+/// What became of a request that the host failed.
+public enum ErrorAction: Sendable {
+  /// The guest is told.
+  case report
+  /// It counts as done.
+  case ignore
+  /// It waits for `BlockBackend.resume`.
+  case stop
+}
+
 /// What becomes of requests that the host failed (`ErrorPolicy`). Loop thread.
 extension BlockBackend {
   /// Applies the policy to a request that failed.
@@ -12,9 +22,14 @@ extension BlockBackend {
       return false
     }
     let policy = request.pointee.operation == .read ? readErrorPolicy : writeErrorPolicy
-    if policy == .ignore { request.pointee.result = 0 }
     let code = -request.pointee.result
-    guard policy.stops(on: code), let onStop else { return false }
+    // Whoever waits for the disk to be idle does not wait for a command.
+    guard policy.stops(on: code), let onStop, drainDepth == 0 else {
+      if policy == .ignore { request.pointee.result = 0 }
+      onError?(request.pointee.operation, code, policy == .ignore ? .ignore : .report)
+      return false
+    }
+    onError?(request.pointee.operation, code, .stop)
     let isFirst = stopped.isEmpty
     stopped.append(request)
     if isInternal(request) { settling.isStopped = true }

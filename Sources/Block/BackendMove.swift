@@ -51,12 +51,23 @@ extension BlockBackend {
   /// Makes requests that wait for a command go on: what failed and stopped the machine is reported, what a fault keeps
   /// hanging goes to the disk. For a device that is about to become quiet; `drainEnded` ends it where the machine goes on.
   public func drainBegan() {
+    drainDepth += 1
     reportStopped()
     driver.drainBegins()
   }
 
+  /// Makes requests that wait for a command or for time go on, once: their device has given up the commands that they are
+  /// for, and waits for them.
+  public func hurry() {
+    drainBegan()
+    drainEnded()
+  }
+
   /// Ends `drainBegan`.
-  public func drainEnded() { driver.drainEnds() }
+  public func drainEnded() {
+    driver.drainEnds()
+    drainDepth -= 1
+  }
 
   /// Lets everything complete, and gives back what the driver has on the loop. Nothing may be submitted any more. On the
   /// loop, once.

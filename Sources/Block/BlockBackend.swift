@@ -13,12 +13,17 @@ import Tracing
 public final class BlockBackend: BlockDriverOwner {
   /// Where the bytes are; the backend owns it.
   public let driver: BlockDriver
-  /// Usable length in bytes: whole sectors of 512. The tail of an image of another length cannot be reached.
-  public let byteCount: UInt64
+  /// Usable length in bytes: whole sectors of 512. The tail of an image of another length cannot be reached. `resize`
+  /// changes it. Any thread.
+  public var byteCount: UInt64 { length.load(ordering: .relaxed) }
+  // Written on the loop, read by the threads of vCPUs as well, which have nothing else to see of a change.
+  let length: Atomic<UInt64>
   /// Writes are refused.
   public let isReadOnly: Bool
   /// How host caches are used.
   public let cache: CacheMode
+  /// Discards are answered without the disk, and zeroes are never unmapped.
+  let ignoresDiscard: Bool
   /// What the guest reads as serial number.
   public let serial: String
   /// Requests submitted and not completed, kept ones included.
@@ -37,10 +42,17 @@ public final class BlockBackend: BlockDriverOwner {
   /// value, positive. Once, until `resume` or `reportStopped`. While nobody listens, such errors are reported to the
   /// guest.
   public var onStop: ((BlockOperation, Int32) -> Void)?
+  /// Told, on the loop, that the disk has another length now; for the device that the disk is in.
+  public var onResize: (() -> Void)?
+  /// Told, on the loop, of each request that the host failed: what it was, the errno value, positive, and what becomes of it.
+  /// Where the machine stops, before `onStop`.
+  public var onError: ((BlockOperation, Int32, ErrorAction) -> Void)?
   /// Requests that failed and wait for `resume`, in the order in which they failed.
   var stopped = RequestQueue()
   /// Requests that came while the backend was paused, in order.
   var held = RequestQueue()
+  /// Calls of `drainBegan` without their `drainEnded`.
+  var drainDepth = 0
   /// Calls of `pause` without their `unpause`.
   var pauseDepth = 0
   // Written by a vCPU thread under the machine lock when a guest toggles its write cache, read by the loop.
@@ -64,9 +76,10 @@ public final class BlockBackend: BlockDriverOwner {
   /// Puts a backend in front of `driver`.
   public init(driver: BlockDriver, loop: EventLoop, configuration: BlockConfiguration) {
     self.driver = driver
-    byteCount = driver.byteCount - driver.byteCount % Self.sectorBytes
+    length = Atomic(driver.byteCount - driver.byteCount % Self.sectorBytes)
     isReadOnly = configuration.isReadOnly
     cache = configuration.cache
+    ignoresDiscard = configuration.ignoresDiscard
     serial = configuration.serial
     readErrorPolicy = configuration.readErrorPolicy
     writeErrorPolicy = configuration.writeErrorPolicy
@@ -132,6 +145,10 @@ public final class BlockBackend: BlockDriverOwner {
     case .discard, .writeZeroes:
       guard isInRange(request) else { return refuse(request, -EINVAL) }
       guard !isReadOnly else { return refuse(request, -EPERM) }
+      if ignoresDiscard {
+        request.pointee.mayUnmap = false
+        if request.pointee.operation == .discard { return refuse(request, 0) }
+      }
       if !writeCacheEnabled { request.pointee.forceUnitAccess = true }
     }
     driver.submit(request)
@@ -139,7 +156,8 @@ public final class BlockBackend: BlockDriverOwner {
 
   @inline(__always)
   private func isInRange(_ request: UnsafeMutablePointer<BlockRequest>) -> Bool {
-    request.pointee.offset <= byteCount && request.pointee.byteCount <= byteCount - request.pointee.offset
+    let end = byteCount
+    return request.pointee.offset <= end && request.pointee.byteCount <= end - request.pointee.offset
   }
 
   /// Answers without the driver, but still not from inside `submit`.

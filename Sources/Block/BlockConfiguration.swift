@@ -45,6 +45,8 @@ public struct BlockConfiguration: Sendable {
   public var serial = ""
   /// Requests of a batch that continue each other go to the host as one.
   public var merge = true
+  /// Discards are answered without the disk, and zeroes are never unmapped.
+  public var ignoresDiscard = false
   /// What becomes of reads that fail.
   public var readErrorPolicy = ErrorPolicy.report
   /// What becomes of everything else that fails: writes, flushes, discards, write-zeroes.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import EventLoop
+import Glibc
 import HostSystem
 
 /// Who hears of a driver's completions: the backend, or a driver that stands on top of another one. A base class,
@@ -54,6 +55,12 @@ open class BlockDriver {
   open var discardGranularityBytes: Int { logicalBlockBytes }
   /// Requests that went to the host as a part of another one, since the driver was made.
   open var mergedRequestCount: UInt64 { 0 }
+  /// Makes the disk longer, by zeroes, or shorter. The driver has no request, and what it is asked for is whole sectors, at
+  /// least one.
+  /// - Throws: why it keeps its length.
+  open func resize(to byteCount: UInt64) throws(SystemError) {
+    throw SystemError("changing the length", code: EOPNOTSUPP)
+  }
   /// Takes a request whose range lies in the disk.
   open func submit(_ request: UnsafeMutablePointer<BlockRequest>) {}
 

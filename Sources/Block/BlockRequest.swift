@@ -48,6 +48,8 @@ public struct BlockRequest {
   public var result: Int32 = 0
   /// `result` is the block layer's own answer, which no error policy changes.
   var isAnswered = false
+  /// A write of zeroes that goes to the disk as a write-zeroes request (`ZeroDetector`).
+  var isDetectedZero = false
   /// Who hears of the completion. Not retained: the device drains before it goes away.
   public var client: Unmanaged<BlockClient>?
   /// Links the block layer's lists while the request is lent.

@@ -7,11 +7,9 @@ import HostSystem
 ///
 /// Each rule counts the requests that match it; the first rule whose turn it is decides, and a request that none is
 /// about goes through. Loop thread only; requests with a fault may allocate, others do not.
-public final class FaultDriver: BlockDriver {
-  private let lower: BlockDriver
+public final class FaultDriver: LayerDriver {
   private let rules: [FaultRule]
   private var matchCounts: [UInt64]
-  private var sink: LowerSink!
   private var hanging: [UnsafeMutablePointer<BlockRequest>] = []
   private var delayed: [(due: UInt64, request: UnsafeMutablePointer<BlockRequest>)] = []
   private var shortened: [Shortened] = []
@@ -26,24 +24,7 @@ public final class FaultDriver: BlockDriver {
     let lastIovecBytes: Int
   }
 
-  /// The owner that the lower driver sees.
-  private final class LowerSink: BlockDriverOwner {
-    unowned(unsafe) let driver: FaultDriver
-    init(driver: FaultDriver, loop: EventLoop) {
-      self.driver = driver
-      super.init(loop: loop)
-    }
-    override func driverCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
-      if !driver.shortened.isEmpty { driver.restore(request) }
-      driver.complete(request)
-    }
-    override func completeLater(_ request: UnsafeMutablePointer<BlockRequest>) {
-      if !driver.shortened.isEmpty { driver.restore(request) }
-      driver.completeLater(request)
-    }
-  }
-
-  private final class Timer: LoopTimer {
+  private final class Timer: DriverTimer {
     unowned(unsafe) let driver: FaultDriver
     init(driver: FaultDriver, loop: EventLoop) {
       self.driver = driver
@@ -55,24 +36,12 @@ public final class FaultDriver: BlockDriver {
   /// Puts rules over `lower`, which belongs to the new driver from here on.
   /// - Parameter loop: the loop that the backend on top runs on.
   public init(over lower: BlockDriver, rules: [FaultRule], loop: EventLoop) {
-    self.lower = lower
     self.rules = rules
     matchCounts = Array(repeating: 0, count: rules.count)
-    super.init()
-    let sink = LowerSink(driver: self, loop: loop)
-    self.sink = sink
-    lower.ownerReference = Unmanaged.passUnretained(sink)
+    super.init(over: lower, loop: loop)
   }
 
-  deinit { timer?.cancel() }
-
-  public override var byteCount: UInt64 { lower.byteCount }
-  public override var logicalBlockBytes: Int { lower.logicalBlockBytes }
-  public override var physicalBlockBytes: Int { lower.physicalBlockBytes }
-  public override var supportsDiscard: Bool { lower.supportsDiscard }
-  public override var supportsWriteZeroes: Bool { lower.supportsWriteZeroes }
-  public override var discardGranularityBytes: Int { lower.discardGranularityBytes }
-  public override var mergedRequestCount: UInt64 { lower.mergedRequestCount }
+  deinit { timer?.end() }
 
   public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     guard let action = takeAction(request) else { return lower.submit(request) }
@@ -84,6 +53,16 @@ public final class FaultDriver: BlockDriver {
       // Someone waits for the disk to be idle: nothing may hang now.
       if drainDepth > 0 { lower.submit(request) } else { hanging.append(request) }
     }
+  }
+
+  override func lowerCompleted(_ request: UnsafeMutablePointer<BlockRequest>) {
+    if !shortened.isEmpty { restore(request) }
+    complete(request)
+  }
+
+  override func lowerCompletesLater(_ request: UnsafeMutablePointer<BlockRequest>) {
+    if !shortened.isEmpty { restore(request) }
+    completeLater(request)
   }
 
   /// Counts the request with every rule that it matches.
@@ -116,31 +95,26 @@ public final class FaultDriver: BlockDriver {
   public override func drainBegins() {
     drainDepth += 1
     release()
-    lower.drainBegins()
+    super.drainBegins()
   }
 
   public override func drainEnds() {
-    lower.drainEnds()
+    super.drainEnds()
     drainDepth -= 1
   }
 
   // MARK: Loops
 
   public override func close() {
-    timer?.cancel()
-    lower.close()
+    timer?.end()
+    super.close()
   }
 
   public override func detach() {
     release()
-    timer?.cancel()
+    timer?.end()
     timer = nil
-    lower.detach()
-  }
-
-  public override func attach(to loop: EventLoop) throws(SystemError) {
-    try lower.attach(to: loop)
-    sink.loop = loop
+    super.detach()
   }
 
   // MARK: Delays
@@ -153,9 +127,9 @@ public final class FaultDriver: BlockDriver {
 
   private func arm() {
     guard let due = delayed.map(\.due).min() else { return }
-    let timer = self.timer ?? Timer(driver: self, loop: sink.loop)
+    let timer = self.timer ?? Timer(driver: self, loop: loop)
     self.timer = timer
-    timer.arm(atNanoseconds: due)
+    timer.armSoon(atNanoseconds: due)
   }
 
   private func submitDue() {

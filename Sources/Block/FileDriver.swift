@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import AsyncIO
+import CLinux
 import EventLoop
 import Glibc
 import HostSystem
@@ -10,6 +11,8 @@ import HostSystem
 /// take a detour through an aligned buffer (`Bouncer`), off the hot path; discard and write-zeroes are `RangeServer`'s.
 public final class FileDriver: BlockDriver {
   private let image: ImageFile
+  // Length of the file in bytes.
+  private var fileBytes: UInt64
   private(set) var engine: IOEngine
   // The same object, for the hot path, which counts no references.
   private var engineReference: Unmanaged<IOEngine>
@@ -61,6 +64,7 @@ public final class FileDriver: BlockDriver {
     merges = merge
     self.alignment = alignment ?? image.alignment
     descriptor = image.descriptor.number
+    fileBytes = image.byteCount
     self.image = image
     self.engine = engine
     engineReference = Unmanaged.passUnretained(engine)
@@ -79,7 +83,17 @@ public final class FileDriver: BlockDriver {
   }
 
   /// Whole blocks of the image: a part of a block at its end cannot be written without making the file longer.
-  public override var byteCount: UInt64 { image.byteCount - image.byteCount % UInt64(logicalBlockBytes) }
+  public override var byteCount: UInt64 { fileBytes - fileBytes % UInt64(logicalBlockBytes) }
+
+  /// A block device has the length that it has.
+  public override func resize(to byteCount: UInt64) throws(SystemError) {
+    guard byteCount % UInt64(logicalBlockBytes) == 0, byteCount <= UInt64(Int.max) else {
+      throw SystemError("ftruncate", code: EINVAL)
+    }
+    _ = try checked("ftruncate") { clinux_ftruncate(descriptor, Int(byteCount)) }
+    fileBytes = byteCount
+  }
+
   public override var logicalBlockBytes: Int { max(512, alignment.offset) }
   public override var physicalBlockBytes: Int { max(image.physicalBlockBytes, logicalBlockBytes) }
 

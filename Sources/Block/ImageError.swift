@@ -20,6 +20,9 @@ public enum ImageError: Error, Equatable, CustomStringConvertible, Sendable {
   /// The file system has no O_DIRECT.
   case noDirectIO(path: String)
 
+  /// There is no place for a temporary file.
+  case noTemporaryFile(directory: String, SystemError)
+
   /// The line.
   public var description: String {
     switch self {
@@ -35,6 +38,9 @@ public enum ImageError: Error, Equatable, CustomStringConvertible, Sendable {
       "\(path): is locked by another process that reads or writes it; stop that one first"
     case .locked(let path, false):
       "\(path): is locked by another process that writes it; stop that one first"
+    case .noTemporaryFile(let directory, let error):
+      "\(directory): cannot make a temporary file (\(SystemError.text(of: error.code))); "
+        + "name another directory in the variable TMPDIR"
     case .noDirectIO(let path):
       "\(path): its file system has no direct I/O; use cache=writeback or cache=writethrough"
     }

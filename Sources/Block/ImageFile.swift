@@ -76,6 +76,35 @@ public struct ImageFile: ~Copyable {
       physicalBlockBytes: max(physicalBlock(descriptor.number), alignment.offset), descriptor: descriptor)
   }
 
+  /// Makes a sparse image of `byteCount` zeroes that has no name, and is gone when it is closed: in the directory TMPDIR, or
+  /// in /var/tmp, which is on a disk usually.
+  public static func temporary(byteCount: UInt64) throws(ImageError) -> ImageFile {
+    let directory = getenv("TMPDIR").map { String(cString: $0) } ?? ""
+    let path = directory.isEmpty ? "/var/tmp" : directory
+    do throws(SystemError) {
+      let descriptor = try unnamedFile(in: path)
+      guard byteCount <= UInt64(Int.max) else { throw SystemError("ftruncate", code: EFBIG) }
+      _ = try checked("ftruncate") { clinux_ftruncate(descriptor.number, Int(byteCount)) }
+      return ImageFile(
+        path: path, byteCount: byteCount, alignment: .none, physicalBlockBytes: 4096, descriptor: descriptor)
+    } catch {
+      throw .noTemporaryFile(directory: path, error)
+    }
+  }
+
+  private static func unnamedFile(in directory: String) throws(SystemError) -> OwnedDescriptor {
+    do throws(SystemError) {
+      return try OwnedDescriptor.open(directory, flags: clinux_O_TMPFILE | O_RDWR | O_EXCL, mode: 0o600)
+    } catch {
+      // A file system without unnamed files: one with a name for a moment.
+      guard error.code == EOPNOTSUPP || error.code == EISDIR || error.code == ENOENT else { throw error }
+    }
+    let path = "\(directory)/spindle-\(getpid())-\(UInt64.random(in: 0...UInt64.max))"
+    let descriptor = try OwnedDescriptor.open(path, flags: O_RDWR | O_CREAT | O_EXCL, mode: 0o600)
+    unlink(path)
+    return descriptor
+  }
+
   private static func reason(_ error: SystemError, path: String, readOnly: Bool, isDirect: Bool) -> ImageError {
     switch error.code {
     case EISDIR: return .isDirectory(path: path)

@@ -6,7 +6,7 @@ import HostSystem
 /// A disk in this process's memory, gone with it. Requests are served as they come and complete at the end of their
 /// batch; every operation there is works, and flushes have nothing to do.
 public final class MemoryDriver: BlockDriver {
-  private let mapping: Mapping
+  private var mapping: Mapping
 
   /// What the kernel frees at a time, bytes.
   private static let pageBytes: UInt64 = 4096
@@ -26,6 +26,17 @@ public final class MemoryDriver: BlockDriver {
   public override var supportsDiscard: Bool { true }
   public override var supportsWriteZeroes: Bool { true }
   public override var discardGranularityBytes: Int { Int(Self.pageBytes) }
+
+  public override func resize(to byteCount: UInt64) throws(SystemError) {
+    guard byteCount <= UInt64(Int.max) else { throw SystemError("mremap", code: ENOMEM) }
+    let new = Int(byteCount)
+    if new < mapping.byteCount {
+      // What is beyond the end in the last page must not come back with the next resize.
+      let pageEnd = (new + Int(Self.pageBytes) - 1) / Int(Self.pageBytes) * Int(Self.pageBytes)
+      memset(mapping.base + new, 0, min(pageEnd, mapping.byteCount) - new)
+    }
+    try mapping.resize(byteCount: new)
+  }
 
   public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     switch request.pointee.operation {

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 const int clinux_O_DIRECT = O_DIRECT;
+const int clinux_O_TMPFILE = O_TMPFILE;
 const int clinux_FALLOC_FL_KEEP_SIZE = FALLOC_FL_KEEP_SIZE;
 const int clinux_FALLOC_FL_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE;
 const int clinux_FALLOC_FL_ZERO_RANGE = FALLOC_FL_ZERO_RANGE;
@@ -102,6 +103,12 @@ int clinux_mmap(void **out, void *hint, size_t length, int prot, int flags, int 
   return 0;
 }
 int clinux_munmap(void *address, size_t length) { OR_ERRNO(munmap(address, length)); }
+int clinux_mremap(void **address, size_t length, size_t new_length) {
+  void *moved = mremap(*address, length, new_length, MREMAP_MAYMOVE);
+  if (moved == MAP_FAILED) return -errno;
+  *address = moved;
+  return 0;
+}
 int clinux_madvise(void *address, size_t length, int advice) { OR_ERRNO(madvise(address, length, advice)); }
 int clinux_ioctl(int fd, unsigned long request, uintptr_t argument) { OR_ERRNO(ioctl(fd, request, argument)); }
 int clinux_ioctl_range(int fd, unsigned long request, uint64_t start, uint64_t length) {

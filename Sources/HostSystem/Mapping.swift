@@ -5,9 +5,9 @@ import Glibc
 /// Memory mapped into the process, unmapped when its owner lets go of it.
 public struct Mapping: ~Copyable, @unchecked Sendable {
   /// The first byte; valid as long as this value lives.
-  public let base: UnsafeMutableRawPointer
+  public private(set) var base: UnsafeMutableRawPointer
   /// Length in bytes.
-  public let byteCount: Int
+  public private(set) var byteCount: Int
 
   /// Maps `byteCount` bytes of a descriptor, shared, from `offset`.
   public init(descriptor: Int32, byteCount: Int, offset: Int = 0, writable: Bool = true) throws(SystemError) {
@@ -26,12 +26,23 @@ public struct Mapping: ~Copyable, @unchecked Sendable {
   }
 
   /// Maps zeroed memory that belongs to this process alone.
-  public static func anonymous(byteCount: Int) throws(SystemError) -> Mapping {
+  /// - Parameter reserves: false for memory most of which will never be touched: the host does not set it aside.
+  public static func anonymous(byteCount: Int, reserves: Bool = true) throws(SystemError) -> Mapping {
     var address: UnsafeMutableRawPointer?
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | (reserves ? 0 : MAP_NORESERVE)
     _ = try checked("mmap") {
-      clinux_mmap(&address, nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+      clinux_mmap(&address, nil, byteCount, PROT_READ | PROT_WRITE, flags, -1, 0)
     }
     return Mapping(taking: address!, byteCount: byteCount)
+  }
+
+  /// Makes the mapping longer or shorter. Its first byte may be elsewhere afterwards; new pages of anonymous memory are
+  /// zeroes.
+  public mutating func resize(byteCount new: Int) throws(SystemError) {
+    var address: UnsafeMutableRawPointer? = base
+    _ = try checked("mremap") { clinux_mremap(&address, byteCount, new) }
+    base = address!
+    byteCount = new
   }
 
   deinit { _ = clinux_munmap(base, byteCount) }

@@ -35,6 +35,8 @@ public final class Machine: @unchecked Sendable {
   public let clock: MachineClock
   /// Tells what happens to the machine.
   public let events = MachineEvents()
+  /// Where the vCPUs stand while the machine is paused.
+  public let gate = VCPUGate()
   /// Whether the guest runs; `pause` and `resume` change it.
   public internal(set) var runState = RunState.prelaunch
   /// Called on the main loop, machine lock held, after a device has settled (`Device.isSettling`); set while the machine is
@@ -98,13 +100,14 @@ public final class Machine: @unchecked Sendable {
   }
 
   // MARK: Exits. Any vCPU thread, machine lock not held: each takes it for the access, and a trace shows the wait for it as
-  // a part of the exit.
+  // a part of the exit. Where the machine is paused, the access waits until it runs again; where it ends meanwhile, reads
+  // are answered as if nobody were there, and writes are lost.
 
   /// Reads a port, 1, 2 or 4 bytes wide; unclaimed ports read as all ones of that width.
   public func exitPortRead(_ port: UInt16, width: Int) -> UInt32 {
     Tracing.record(.exit, value: TraceExit.portRead.rawValue)
     defer { Tracing.record(.exit, value: TraceExit.end.rawValue) }
-    let value = lock.withLock { portSpace.read(UInt64(port), width: width) ?? UInt64.max }
+    let value = withExitLock { portSpace.read(UInt64(port), width: width) } ?? UInt64.max
     return UInt32(truncatingIfNeeded: AddressSpace.truncate(value, width: width))
   }
 
@@ -112,20 +115,46 @@ public final class Machine: @unchecked Sendable {
   public func exitPortWrite(_ port: UInt16, width: Int, value: UInt32) {
     Tracing.record(.exit, value: TraceExit.portWrite.rawValue)
     defer { Tracing.record(.exit, value: TraceExit.end.rawValue) }
-    lock.withLock { _ = portSpace.write(UInt64(port), width: width, value: UInt64(value)) }
+    _ = withExitLock { portSpace.write(UInt64(port), width: width, value: UInt64(value)) }
   }
 
   /// Reads device memory, 1, 2, 4 or 8 bytes wide; unclaimed addresses read as 0.
   public func exitMemoryRead(_ address: UInt64, width: Int) -> UInt64 {
     Tracing.record(.exit, value: TraceExit.memoryRead.rawValue)
     defer { Tracing.record(.exit, value: TraceExit.end.rawValue) }
-    return lock.withLock { memorySpace.read(address, width: width) ?? 0 }
+    return withExitLock { memorySpace.read(address, width: width) } ?? 0
   }
 
   /// Writes device memory; writes to unclaimed addresses are lost.
   public func exitMemoryWrite(_ address: UInt64, width: Int, value: UInt64) {
     Tracing.record(.exit, value: TraceExit.memoryWrite.rawValue)
     defer { Tracing.record(.exit, value: TraceExit.end.rawValue) }
-    lock.withLock { _ = memorySpace.write(address, width: width, value: value) }
+    _ = withExitLock { memorySpace.write(address, width: width, value: value) }
+  }
+
+  /// Takes the lock for an access. `pause` closes the gate under the lock and then lets go of it, so that whoever waits for
+  /// it here finds the gate closed, and stands there without the lock.
+  /// - Returns: nil as well where the machine has ended at the gate.
+  @inline(__always)
+  private func withExitLock<Value>(_ access: () -> Value?) -> Value? {
+    lock.lock()
+    if gate.isClosed && !passGate() {
+      lock.unlock()
+      return nil
+    }
+    defer { lock.unlock() }
+    return access()
+  }
+
+  /// Called with the lock, and returns with it.
+  @inline(never)
+  private func passGate() -> Bool {
+    while gate.isClosed {
+      lock.unlock()
+      let mayGoOn = gate.pass()
+      lock.lock()
+      if !mayGoOn { return false }
+    }
+    return true
   }
 }

@@ -61,7 +61,7 @@ extension Machine {
 
   /// - Returns: why the vCPUs could not be started; the machine is asked to end then.
   private func start(paused: Bool) -> SystemError? {
-    if !paused { resume() }
+    if paused { gate.close() } else { resume() }
     // A group that fails half way waits for the vCPUs that it has started, and those may wait for the lock.
     lock.unlock()
     defer { lock.lock() }
@@ -107,6 +107,8 @@ extension Machine {
   private func stopVCPUs() {
     guard let vcpus else { return }
     vcpus.requestStop()
+    // Those who stand there do not wait for a `resume` any more.
+    gate.end()
     // A vCPU may wait for the lock to finish its last exit.
     lock.unlock()
     vcpus.join()

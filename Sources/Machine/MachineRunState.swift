@@ -15,12 +15,15 @@ public enum RunState: String, Sendable {
 }
 
 extension Machine {
-  /// Stops the guest: no vCPU takes an exit further until `resume`, and the clock stands. Requests in flight go on.
+  /// Stops the guest, for which it waits: from here until `resume` no vCPU touches a device, memory or a doorbell, and the
+  /// clock stands. Requests in flight go on.
   ///
-  /// The event `stopped` is posted where it ran before. Main loop's thread, machine lock held.
+  /// The event `stopped` is posted where it ran before. Main loop's thread, machine lock held. Inside a callback as well:
+  /// the lock is given up meanwhile, but a vCPU that gets it finds the gate closed and gives it back.
   public func pause(_ state: RunState = .paused) {
     guard runState == .running else { return }
     runState = state
+    stopVCPUsAtGate()
     clock.stop()
     events.post(.stopped)
   }
@@ -31,5 +34,15 @@ extension Machine {
     runState = .running
     clock.start()
     events.post(.resumed)
+    gate.open()
+  }
+
+  private func stopVCPUsAtGate() {
+    gate.close()
+    guard let vcpus else { return }
+    vcpus.kick()
+    lock.unlock()
+    gate.waitUntilAllStand()
+    lock.lock()
   }
 }

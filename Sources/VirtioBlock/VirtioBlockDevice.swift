@@ -53,6 +53,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   private let resetCount = Atomic<Int>(0)
   /// What the status register shows while a reset waits for requests in flight (never 0).
   private var statusBeforeReset: UInt8 = 0
+  /// Counts changes of the device configuration (§4.1.4.3.1). Written by the loop, read under the machine lock.
+  private let generation = Atomic<UInt8>(0)
   /// MSI-X vectors: of the configuration, then of each queue. Written under the machine lock, read by loops.
   let vectors: UnsafeMutablePointer<UInt16>
 
@@ -113,6 +115,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     }
     transport = makeTransport()
     if options.mmioSlot != nil { mmioRegisters = VirtioMMIORegisters(transport) }
+    backend.onResize = { [weak self] in self?.capacityChanged() }
   }
 
   deinit { vectors.deallocate() }
@@ -181,9 +184,10 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     backend.loop.execute { [self] in startOnLoop(rings, context, expected) }
   }
 
+  /// What a queue has to know of the disk; its length is looked up on the loop, where it may change.
   private var requestContext: VirtioBlkContext {
     VirtioBlkContext(
-      capacitySectors: backend.byteCount / Limit.sectorBytes, isReadOnly: backend.isReadOnly,
+      capacitySectors: 0, isReadOnly: backend.isReadOnly,
       hasDiscard: negotiated(Feature.discard), hasWriteZeroes: negotiated(Feature.writeZeroes),
       serial: serialWords(backend.serial))
   }
@@ -196,6 +200,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     backend.loop.execute { [self] in
       guard resetCount.load(ordering: .acquiring) == expected else { return }
       let begin = { [unowned self] in
+        var context = context
+        context.capacitySectors = backend.byteCount / Limit.sectorBytes
         quiet.store(false, ordering: .releasing)
         queues[index].start(ring, context: context)
       }
@@ -216,10 +222,25 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       return
     }
     quiet.store(false, ordering: .releasing)
+    var context = context
+    // Here, because the disk changes its length on the loop.
+    context.capacitySectors = backend.byteCount / Limit.sectorBytes
     for (queue, ring) in zip(queues, rings) {
       if let ring { queue.start(ring, context: context) }
     }
   }
+
+  /// The disk has another length: a change of the device configuration (§5.2.5, §4.1.5.4). On the loop.
+  private func capacityChanged() {
+    queues.forEach { $0.setCapacity(sectors: backend.byteCount / Limit.sectorBytes) }
+    generation.add(1, ordering: .releasing)
+    guard status.load(ordering: .relaxed) & DeviceStatus.driverOK != 0 else { return }
+    // Drivers that look at the first bit alone are told as well, as QEMU does it; they find no used buffer.
+    interruptConfiguration(status: 3)
+  }
+
+  /// What the guest reads as config_generation.
+  var configurationGeneration: UInt8 { generation.load(ordering: .acquiring) }
 
   func resetFromGuest() {
     stopQueues()
@@ -242,19 +263,20 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   /// Makes the loop let go of the rings; `quiet` becomes true when the last request is back.
   private func stopQueues() {
     resetCount.add(1, ordering: .acquiringAndReleasing)
-    guard !quiet.load(ordering: .acquiring) else { return }
     if isOnMainLoop {
+      guard !quiet.load(ordering: .acquiring) else { return }
       // The main loop sleeps while we hold the machine lock, so its queues stand still.
       stopOnLoop()
     } else {
+      // Even where it is quiet: its loop may be about to start what this reset ends.
       backend.loop.execute { [self] in stopOnLoop() }
     }
   }
 
   private func stopOnLoop() {
     queues.forEach { $0.stop() }
-    // Requests that wait for the machine to go on would keep the device from becoming quiet.
-    backend.reportStopped()
+    // Requests that wait for the machine to go on, or for their time, would keep the device from becoming quiet.
+    backend.hurry()
     queueBecameQuiet()
   }
 
@@ -303,12 +325,12 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     }
   }
 
-  private func interruptConfiguration() {
+  private func interruptConfiguration(status: UInt8 = 2) {
     if let msix, msix.isEnabled {
       let vector = clinux_load16(vectors)
       if vector != Self.noVector { msix.notify(Int(vector)) }
     } else {
-      raiseInterruptStatus(2)
+      raiseInterruptStatus(status)
     }
   }
 
@@ -423,7 +445,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     guard !quiet.load(ordering: .acquiring) else { return }
     backend.loop.execute { [self] in
       queues.forEach { $0.pause() }
-      backend.drainBegan()
+      if !isDraining { backend.drainBegan() }
       isDraining = true
       queueBecameQuiet()
     }
@@ -436,12 +458,13 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   public override func resume() {
     let expected = resetCount.load(ordering: .relaxed)
-    guard hasStarted, !isBroken else { return }
+    let isServing = hasStarted && !isBroken
     backend.loop.execute { [self] in
-      guard resetCount.load(ordering: .acquiring) == expected else { return }
-      quiet.store(false, ordering: .releasing)
+      // The disk is an ordinary one again, whether or not the guest has it started.
       if isDraining { backend.drainEnded() }
       isDraining = false
+      guard isServing, resetCount.load(ordering: .acquiring) == expected else { return }
+      quiet.store(false, ordering: .releasing)
       queues.forEach { $0.resume() }
     }
   }

@@ -97,6 +97,9 @@ final class VirtioBlockQueue: BlockClient {
 
   // MARK: Life cycle, on the loop
 
+  /// The disk has another length.
+  func setCapacity(sectors: UInt64) { context.capacitySectors = sectors }
+
   /// Begins to serve the rings; whatever was made available before is taken at once.
   func start(_ ring: SplitQueue, context: VirtioBlkContext) {
     self.ring = ring

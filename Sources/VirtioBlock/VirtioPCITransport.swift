@@ -104,7 +104,8 @@ final class VirtioPCITransport: RegisterBlock {
     case 8: return driverFeatureSelect
     case 12: return half(device.driverFeatures, driverFeatureSelect)
     case 16: return UInt32(clinux_load16(device.vectors)) | UInt32(device.queues.count) << 16
-    case 20: return UInt32(device.statusRegister) | UInt32(queueSelect) << 16
+    case 20:
+      return UInt32(device.statusRegister) | UInt32(device.configurationGeneration) << 8 | UInt32(queueSelect) << 16
     case 24:
       guard let queue else { return UInt32(VirtioBlockDevice.noVector) << 16 }
       return UInt32(queue.size) | UInt32(clinux_load16(device.vectors + Int(queueSelect) + 1)) << 16

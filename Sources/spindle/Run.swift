@@ -47,9 +47,21 @@ struct Run: ParsableCommand {
         merge=on|off             requests that continue each other go as one
         pin=on|off               pin guest memory for io_uring
         rerror=, werror=report|stop|ignore|enospc
-                                 when the host fails; stop: SIGCONT tries again
+                                 when the host fails; stop: the machine stands
+                                 still until SIGCONT, which tries again
         fault=RULE[;RULE]        such as write:error=ENOSPC:nth=3
+        file=blkdebug:RULES:PATH faults by QEMU's rules, from the file RULES
+        snapshot=on              what the guest writes is gone afterwards
+        throttling.bps-total=N   most bytes a second; also -read and -write, iops-
+                                 for requests, and -max for bursts
+        discard=unmap|ignore, detect-zeroes=off|on|unmap
+                                 what becomes of discards, and of written zeroes
+        auto-read-only=on        an image that may not be written is read-only
+        file.locking=off         do not lock the image
         queues=N, queue-size=N   virtqueues, and the entries of each (if=virtio)
+        addr=SLOT.FUNCTION       the place on the PCI bus (if=virtio)
+        cyls=N,heads=N,secs=N, ver=TEXT
+                                 geometry and firmware revision (if=ahci)
         driver=null,size=1G,latency=NS
                                  a disk with no bytes at all
         driver=memory,size=64M   a disk in memory

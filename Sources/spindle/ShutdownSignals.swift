@@ -5,7 +5,7 @@ import HostSystem
 import Machine
 
 /// Turns Ctrl-C and SIGTERM into an orderly shutdown (requests in flight complete, then the process ends), and SIGCONT into
-/// another try of the requests that stopped the disks.
+/// `Machine.resume`, which tries the requests again that stopped the machine.
 final class ShutdownSignals {
   private let descriptor: SignalDescriptor
 
@@ -17,7 +17,7 @@ final class ShutdownSignals {
     let descriptor = descriptor
     assembled.machine.mainLoop.addReader(descriptor.number) { [unowned assembled] in
       while let number = descriptor.next() {
-        if number == SIGCONT { assembled.resumeDisks() } else { assembled.machine.requestShutdown(.signal(number)) }
+        if number == SIGCONT { assembled.machine.resume() } else { assembled.machine.requestShutdown(.signal(number)) }
       }
     }
   }

@@ -36,6 +36,48 @@ import Testing
     for (word, value) in expected { #expect(words[word] == value, "word \(word)") }
   }
 
+  @Test func aDiskOfAnotherLengthSaysSoAndServesIt() throws {
+    let kit = try ATAKit()
+    func sectors() -> UInt64 {
+      let words = kit.identity()
+      return (0..<4).reduce(0) { $0 | UInt64(words[100 + $1]) << (16 * UInt64($1)) }
+    }
+    #expect(sectors() == 4096)
+    #expect(!kit.run(0x25, lba: 4096, count: 1).isGood)
+    try kit.backend.resize(to: 5000 * 512)
+    #expect(sectors() == 5000)
+    #expect(kit.identity()[60] == 5000)
+    #expect(kit.run(0x25, lba: 4999, count: 1).isGood)
+    #expect(kit.link.received == RecordingDriver.content(lba: 4999, sectors: 1))
+    try kit.backend.resize(to: 100 * 512)
+    #expect(sectors() == 100)
+    #expect(!kit.run(0x25, lba: 100, count: 1).isGood)
+    #expect(kit.run(0x25, lba: 99, count: 1).isGood)
+  }
+
+  @Test(arguments: [UInt64(200) << 21, 8 << 31]) func largeDisksAreReachedByTheirLastSector(sectors: UInt64) throws {
+    let kit = try ATAKit(driver: RecordingDriver(sectors: sectors))
+    let words = kit.identity()
+    #expect(words[60...61] == [0xffff, 0x0fff])
+    #expect((0..<4).map { words[100 + $0] } == (0..<4).map { UInt16(truncatingIfNeeded: sectors >> (16 * $0)) })
+    #expect(kit.run(0x25, lba: sectors - 1, count: 1).isGood)
+    #expect(kit.link.received == RecordingDriver.content(lba: sectors - 1, sectors: 1))
+    #expect(!kit.run(0x25, lba: sectors, count: 1).isGood)
+  }
+
+  @Test func aGeometryThatTheUserChoosesIsTold() throws {
+    var options = ATADriveOptions()
+    options.geometry = ATADriveGeometry(cylinders: 1024, heads: 4, sectors: 255)
+    let kit = try ATAKit(options: options)
+    let words = kit.identity()
+    #expect([1, 3, 6, 54, 55, 56].map { words[$0] } == [1024, 4, 255, 1024, 4, 255])
+    // Never more than the disk has.
+    #expect(words[57] == 4096 && words[58] == 0)
+    // INITIALIZE DEVICE PARAMETERS sets another one, and a reset brings this one back.
+    kit.drive.hardReset()
+    #expect(kit.identity()[56] == 255)
+  }
+
   @Test func stringsAreSwappedInPairsAndPaddedWithSpaces() throws {
     var options = ATADriveOptions()
     options.serial = "AB\u{e9}1"

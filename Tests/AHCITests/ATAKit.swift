@@ -3,6 +3,7 @@
 import Block
 import EventLoop
 import Glibc
+import HostSystem
 
 @testable import AHCI
 
@@ -16,7 +17,7 @@ final class RecordingDriver: BlockDriver {
     var isDurable = false
   }
 
-  let sectors: UInt64
+  private(set) var sectors: UInt64
   let servesDiscards: Bool
   let physicalBytes: Int
   var entries: [Entry] = []
@@ -43,6 +44,8 @@ final class RecordingDriver: BlockDriver {
   override var byteCount: UInt64 { sectors * 512 }
   override var physicalBlockBytes: Int { physicalBytes }
   override var supportsDiscard: Bool { servesDiscards }
+
+  override func resize(to byteCount: UInt64) throws(SystemError) { sectors = byteCount / 512 }
 
   override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     let lba = request.pointee.offset / 512

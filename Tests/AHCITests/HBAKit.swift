@@ -86,14 +86,15 @@ final class HBAKit {
 
   init(
     driver: ScriptedDriver = ScriptedDriver(), configuration: BlockConfiguration = BlockConfiguration(),
-    hasDisk: Bool = true
+    limits: ThrottleLimits = ThrottleLimits(), hasDisk: Bool = true
   ) throws {
     try memory.add(GuestRegion(start: 0, byteCount: Self.ramBytes))
     loop = try EventLoop(name: "test")
     machine = Machine(memory: memory, mainLoop: loop)
     machine.interrupts = interrupts
     self.driver = driver
-    backend = BlockBackend(driver: driver, loop: loop, configuration: configuration)
+    let top = limits.isEmpty ? driver : ThrottleDriver(over: driver, limits: limits, loop: loop)
+    backend = BlockBackend(driver: top, loop: loop, configuration: configuration)
     controller = AHCIController(name: "ahci", memory: memory, loop: loop)
     if hasDisk { controller.connect(ATADrive(backend: backend), to: 0) }
     machine.lock.lock()

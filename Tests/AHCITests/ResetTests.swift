@@ -174,6 +174,30 @@ import Testing
     #expect(kit.backend.inFlight == 0)
   }
 
+  /// Writes that wait for their time under a limit do not keep a reset waiting for it, and land whole where they belong.
+  @Test func aResetLetsThrottledWritesLandWhole() throws {
+    var limits = ThrottleLimits()
+    limits.bytes.write = ThrottleLimits.Limit(1)
+    let kit = try HBAKit(limits: limits)
+    kit.start()
+    var expected = kit.driver.bytes
+    for tag in 0..<3 {
+      let (place, bytes) = (HBAKit.data + UInt64(tag) * 1024, [UInt8](repeating: UInt8(0xa0 + tag), count: 1024))
+      try kit.memory.write(bytes, at: place)
+      try kit.prepare(
+        tag, .queued(write: true, tag: tag, lba: UInt64(tag * 8), sectors: 2, regions: [Region(place, 1024)]))
+      expected.replaceSubrange(tag * 4096..<tag * 4096 + 1024, with: bytes)
+    }
+    kit.issue(7, queued: true)
+    #expect(kit.driver.held.count == 1)
+    kit.setHBA(HBARegister.control, UInt64(HBAControl.reset))
+    kit.completeAll()
+    kit.loop.runUntilIdle()
+    #expect(kit.hba(HBARegister.control) & 1 == 0)
+    #expect(kit.backend.inFlight == 0)
+    #expect(kit.driver.bytes == expected)
+  }
+
   /// A request that waited is tried again when the machine goes on, and ends as if nothing had been.
   @Test func aStoppedRequestIsRetriedAndKeepsItsSlot() throws {
     var configuration = BlockConfiguration()

@@ -139,7 +139,7 @@ import Testing
 }
 
 /// A driver whose requests complete when the test says so.
-final class HeldDriver: BlockDriver {
+class HeldDriver: BlockDriver {
   var held: [UnsafeMutablePointer<BlockRequest>] = []
   override var byteCount: UInt64 { 1 << 20 }
   override func submit(_ request: UnsafeMutablePointer<BlockRequest>) { held.append(request) }

@@ -2,6 +2,7 @@
 // What tests of devices share: a disk that answers when the test says so, and interrupts that are written down.
 import Block
 import Glibc
+import HostSystem
 import Machine
 
 /// A disk whose requests complete when the test says so.
@@ -23,6 +24,10 @@ open class ScriptedDriver: BlockDriver {
   public override var supportsDiscard: Bool { servesRanges }
   public override var supportsWriteZeroes: Bool { servesRanges }
   public override var discardGranularityBytes: Int { 4096 }
+  public override func resize(to byteCount: UInt64) throws(SystemError) {
+    let kept = bytes.prefix(Int(byteCount))
+    bytes = kept + [UInt8](repeating: 0, count: Int(byteCount) - kept.count)
+  }
   open override func submit(_ request: UnsafeMutablePointer<BlockRequest>) { held.append(request) }
 
   /// Completes the request at `index` of those held, moving bytes as a disk would unless `result` is an error.

@@ -46,6 +46,36 @@ import Testing
     #expect(kit.interrupts.messages.map(\.data) == [0x40])
   }
 
+  @Test func aDiskOfAnotherLengthChangesTheConfiguration() throws {
+    let kit = try DriverKit()
+    // Before a driver is there nobody is told.
+    try kit.backend.resize(to: 32 * 512)
+    #expect(kit.read(0x1000, 1) == 0 && kit.read(0x2000, 8) == 32)
+    try kit.start()
+    let generation = kit.read(21, 1)
+    try kit.backend.resize(to: 128 * 512)
+    #expect(kit.read(0x2000, 8) == 128)
+    #expect(kit.read(21, 1) != generation)
+    #expect(kit.interrupts.line.values.contains(true))
+    #expect(kit.read(0x1000, 1) == 3)
+    #expect(!kit.interrupts.line.values.contains(true))
+    // The queue serves the new end at once, and nothing beyond it.
+    try kit.submit(RequestType.read, sector: 127, data: [.writable(DriverKit.data, 512)])
+    #expect(kit.driver.held.count == 1)
+    kit.completeAll()
+    try kit.backend.resize(to: 64 * 512)
+    try kit.submit(RequestType.read, sector: 64, data: [.writable(DriverKit.data, 512)])
+    #expect(kit.driver.held.isEmpty)
+  }
+
+  @Test func aDiskOfAnotherLengthSendsTheConfigurationVector() throws {
+    let kit = try DriverKit()
+    try start(kit, features: Feature.version1)
+    try kit.backend.resize(to: 128 * 512)
+    #expect(kit.interrupts.messages.map(\.data) == [0x40])
+    #expect(kit.read(0x1000, 1) == 0)
+  }
+
   @Test func withoutMSIXTheLineFollowsTheInterruptStatus() throws {
     let kit = try DriverKit()
     try kit.start()

@@ -10,6 +10,22 @@ struct ATAGeometry {
 
   let cylinders, heads, sectors: UInt64
 
+  /// What a drive has after power-on: what its user says, or else what drives of this many sectors usually have.
+  init(_ chosen: ATADriveGeometry?, sectorCount: UInt64) {
+    if let chosen {
+      self.init(
+        cylinders: UInt64(chosen.cylinders), heads: UInt64(chosen.heads), sectors: UInt64(chosen.sectors))
+    } else {
+      self.init(sectorCount: sectorCount)
+    }
+  }
+
+  private init(cylinders: UInt64, heads: UInt64, sectors: UInt64) {
+    self.cylinders = cylinders
+    self.heads = heads
+    self.sectors = sectors
+  }
+
   /// What a drive of this many sectors has after power-on.
   init(sectorCount: UInt64) {
     heads = Self.headsDefault

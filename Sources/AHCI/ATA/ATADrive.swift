@@ -16,9 +16,28 @@ public struct ATADriveOptions: Sendable {
   public var worldWideName: UInt64 = 0
   /// Rotations per minute, or 1 for a disk that does not rotate (ACS-3 §7.12.7.81).
   public var rotationRate: UInt16 = 1
+  /// The geometry after power-on; nil for the usual one of 16 heads and 63 sectors.
+  public var geometry: ATADriveGeometry?
 
   /// The defaults.
   public init() {}
+}
+
+/// Cylinders, heads and sectors of a track that a disk claims to have.
+public struct ATADriveGeometry: Equatable, Sendable {
+  /// Cylinders, 1 to 65535.
+  public var cylinders: Int
+  /// Heads, 1 to 16.
+  public var heads: Int
+  /// Sectors of a track, 1 to 255.
+  public var sectors: Int
+
+  /// Makes a geometry.
+  public init(cylinders: Int, heads: Int, sectors: Int) {
+    self.cylinders = cylinders
+    self.heads = heads
+    self.sectors = sectors
+  }
 }
 
 /// A SATA disk (ACS-3, SATA 3.3) on a backend of the block layer.
@@ -61,7 +80,7 @@ public final class ATADrive: SATADevice {
   let options: ATADriveOptions
   let serial: String
   /// Sectors of the disk.
-  let sectorCount: UInt64
+  private(set) var sectorCount: UInt64
   /// Seconds since boot when the drive was made: it has been powered on since then.
   let poweredOnSeconds: Int
 
@@ -87,7 +106,7 @@ public final class ATADrive: SATADevice {
     disk = backend
     self.options = options
     sectorCount = min(backend.byteCount / Self.sectorBytes, Self.lba48SectorsMax)
-    geometry = ATAGeometry(sectorCount: sectorCount)
+    geometry = ATAGeometry(options.geometry, sectorCount: sectorCount)
     poweredOnSeconds = Self.secondsSinceBoot()
     if !options.serial.isEmpty {
       serial = options.serial
@@ -98,6 +117,13 @@ public final class ATADrive: SATADevice {
       serial = "SPINDLE" + String(repeating: "0", count: max(5 - String(number).count, 0)) + String(number)
     }
     super.init(takesQueued: true)
+    backend.onResize = { [weak self] in self?.sizeChanged() }
+  }
+
+  /// The disk has another length; what addresses the guest may use is what it reads from now on. Machine lock held.
+  private func sizeChanged() {
+    sectorCount = min(disk.byteCount / Self.sectorBytes, Self.lba48SectorsMax)
+    isIdentityStale = true
   }
 
   deinit {
@@ -136,7 +162,7 @@ public final class ATADrive: SATADevice {
   private func revertSettings() {
     features.multipleSectors = ATAFeatures.multipleSectorsMax
     features.hasLookAhead = true
-    geometry = ATAGeometry(sectorCount: sectorCount)
+    geometry = ATAGeometry(options.geometry, sectorCount: sectorCount)
     if disk.writeCacheEnabled != disk.writeCacheDefault { disk.writeCacheEnabled = disk.writeCacheDefault }
     isIdentityStale = true
   }

@@ -84,11 +84,11 @@ extension ATADrive {
   }
 
   private func fillSizes(_ words: IdentifyWords) {
-    let first = ATAGeometry(sectorCount: sectorCount)
+    let first = ATAGeometry(options.geometry, sectorCount: sectorCount)
     words[1] = UInt16(first.cylinders)
     words[3] = UInt16(first.heads)
     // Words 4 and 5 are from ATA-1: bytes of a track and of a sector.
-    words[4] = UInt16(first.sectors * Self.sectorBytes)
+    words[4] = UInt16(min(first.sectors * Self.sectorBytes, UInt64(UInt16.max)))
     words[5] = UInt16(Self.sectorBytes)
     words[6] = UInt16(first.sectors)
     // Words 54-58 are valid, and 64-70, and 88.

@@ -340,9 +340,9 @@ final class AHCIPort: SATALink {
     current = nil
     queued = 0
     finished = 0
-    // Requests that wait for the machine to go on would keep the port from coming to rest.
-    device?.backend?.reportStopped()
-    leaving?.backend?.reportStopped()
+    // Requests that wait for the machine to go on, or for their time, would keep the port from coming to rest.
+    device?.backend?.hurry()
+    leaving?.backend?.hurry()
   }
 
   private var hasAbandoned: Bool { (0..<Limit.slots).contains { slots[$0].isAbandoned } }

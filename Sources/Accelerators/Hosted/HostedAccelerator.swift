@@ -64,6 +64,12 @@ public final class HostedAccelerator: VCPUGroup, @unchecked Sendable {
   /// Starts processor 0.
   public func start() throws(SystemError) { try launch(0, program) }
 
+  /// Ends every sleep for a look at the machine's gate. Any thread; any number of times.
+  ///
+  /// A program comes to the gate with its next access to a device, doorbell, wait or pause; it is waited for until then,
+  /// so its accesses to RAM need no look of their own.
+  public func kick() { controller.processors.forEach { $0.wake() } }
+
   /// Makes every wait of the programs return false from now on. Any thread; any number of times.
   public func requestStop() {
     // Pairs with HostedProcessorInterrupts.wait: a processor that has not seen the word there is woken.
@@ -81,7 +87,9 @@ public final class HostedAccelerator: VCPUGroup, @unchecked Sendable {
 
   private func launch(_ index: Int, _ program: @escaping @Sendable (HostedBus) -> Void) throws(SystemError) {
     let thread = try HostThread(name: "vcpu-\(index)") { [self] in
-      program(HostedBus(accelerator: self, processor: index))
+      machine.gate.enter()
+      if machine.gate.pass() { program(HostedBus(accelerator: self, processor: index)) }
+      machine.gate.leave()
     }
     state.withLock { $0.threads.append(thread) }
   }

@@ -22,6 +22,9 @@ public final class HostedBus: SleepingBus, @unchecked Sendable {
   private unowned(unsafe) let machine: Machine
   @usableFromInline let counters: UnsafeMutablePointer<UInt32>
   @usableFromInline let stopWord: UnsafeMutablePointer<UInt32>
+  @usableFromInline unowned(unsafe) let gate: VCPUGate
+  /// The gate's word: a look costs one load.
+  @usableFromInline let gateWord: UnsafeMutablePointer<UInt32>
   private unowned(unsafe) let interrupts: HostedProcessorInterrupts
 
   init(accelerator: HostedAccelerator, processor: Int) {
@@ -31,11 +34,17 @@ public final class HostedBus: SleepingBus, @unchecked Sendable {
     interrupts = accelerator.controller.processors[processor]
     counters = accelerator.controller.counters
     stopWord = accelerator.stopWord
+    gate = accelerator.machine.gate
+    gateWord = accelerator.machine.gate.word
     let low = accelerator.machine.memory.regions.first { $0.start == 0 }
     guard let low else { preconditionFailure("a machine has RAM at 0") }
     ram = low.host
     ramBytes = low.byteCount
   }
+
+  /// Stands at the machine's gate while that is closed: before all that is no exit, which looks by itself.
+  @inlinable @inline(__always)
+  func passGate() -> Bool { clinux_load32(gateWord) == 0 || gate.pass() }
 
   // MARK: Ports
 
@@ -65,6 +74,7 @@ public final class HostedBus: SleepingBus, @unchecked Sendable {
   }
 
   private func deviceWrite(_ address: UInt64, _ width: Int, _ value: UInt64) {
+    guard passGate() else { return }
     if machine.doorbells.ring(address: address, width: width) { return }
     if let host = machine.memory.pointer(at: address, byteCount: UInt64(width)) {
       var value = value
@@ -154,12 +164,12 @@ public final class HostedBus: SleepingBus, @unchecked Sendable {
 
   /// Lets the processor's thread sleep, which the machine does not notice.
   public func sleep(nanoseconds: UInt64) -> Bool {
-    let nsPerSecond: UInt64 = 1_000_000_000
-    var time = timespec(tv_sec: Int(nanoseconds / nsPerSecond), tv_nsec: Int(nanoseconds % nsPerSecond))
-    var left = timespec()
-    // A signal ends the sleep early; what is left is written back.
-    while nanosleep(&time, &left) != 0 && errno == EINTR && !isStopping { time = left }
-    return !isStopping
+    let (sum, overflows) = clinux_monotonic_ns().addingReportingOverflow(nanoseconds)
+    let deadline = overflows ? .max : sum
+    while mayGoOn, clinux_monotonic_ns() < deadline {
+      interrupts.sleep(until: deadline) { isStopping || gate.isClosed }
+    }
+    return mayGoOn
   }
 
   /// The host's monotonic clock.
@@ -172,22 +182,28 @@ public final class HostedBus: SleepingBus, @unchecked Sendable {
     let counter = counters + processor * HostedProcessorInterrupts.vectorCount + vector
     if spinNs > 0 {
       let start = clinux_monotonic_ns()
-      while clinux_load32_acquire(counter) == seen, !isStopping, clinux_monotonic_ns() - start < spinNs {
+      while clinux_load32_acquire(counter) == seen, mayGoOn, clinux_monotonic_ns() - start < spinNs {
         clinux_pause()
       }
     }
-    if clinux_load32_acquire(counter) == seen { interrupts.wait(vector, after: seen) { accelerator.isStopping } }
-    return !isStopping
+    if clinux_load32_acquire(counter) == seen {
+      interrupts.wait(vector, after: seen) { accelerator.isStopping || gate.isClosed }
+    }
+    return mayGoOn
   }
 
   @inlinable @inline(__always)
   var isStopping: Bool { clinux_load32(stopWord) != 0 }
 
+  /// Stands at the gate while that is closed; false from `requestStop` on.
+  @inlinable @inline(__always)
+  var mayGoOn: Bool { passGate() && !isStopping }
+
   /// A pause between two looks at memory.
   @inlinable
   public func relax() -> Bool {
     clinux_pause()
-    return !isStopping
+    return mayGoOn
   }
 
   // MARK: Processors

@@ -19,7 +19,7 @@ final class HostedProcessorInterrupts: @unchecked Sendable {
   /// 1 while the processor is about to sleep or sleeps. Written by it alone.
   private let waiting: UnsafeMutablePointer<UInt32>
   /// The futex: changes with every wakeup.
-  private let wakeups: UnsafeMutablePointer<UInt32>
+  fileprivate let wakeups: UnsafeMutablePointer<UInt32>
 
   init(counters: UnsafeMutablePointer<UInt32>) {
     self.counters = counters
@@ -53,7 +53,8 @@ final class HostedProcessorInterrupts: @unchecked Sendable {
   /// Sleeps until the vector's count is not `seen`, something wakes the processor, or `waitSecondsMax` has passed.
   /// The processor's own thread.
   func wait(_ vector: Int, after seen: UInt32, unless isStopping: () -> Bool) {
-    // Loaded first: whoever sets the stop word before it wakes us is either seen below, or has changed this word.
+    // Loaded first: whoever sets the stop word or closes the gate before it wakes us is either seen below, or has changed
+    // this word.
     let generation = clinux_load32_ordered(wakeups)
     // Pairs with the load of `waiting` in `raise`.
     clinux_store32_ordered(waiting, 1)
@@ -63,6 +64,19 @@ final class HostedProcessorInterrupts: @unchecked Sendable {
       _ = clinux_futex_wait(wakeups, generation, &timeout)
     }
     clinux_store32_ordered(waiting, 0)
+  }
+}
+
+extension HostedProcessorInterrupts {
+  /// Sleeps until `deadline` (nanoseconds of the host's clock), unless something wakes the processor. Its own thread.
+  func sleep(until deadline: UInt64, unless isStopping: () -> Bool) {
+    let nsPerSecond: UInt64 = 1_000_000_000
+    let generation = clinux_load32_ordered(wakeups)
+    let now = clinux_monotonic_ns()
+    guard now < deadline, !isStopping() else { return }
+    let left = deadline - now
+    var timeout = timespec(tv_sec: Int(left / nsPerSecond), tv_nsec: Int(left % nsPerSecond))
+    _ = clinux_futex_wait(wakeups, generation, &timeout)
   }
 }
 

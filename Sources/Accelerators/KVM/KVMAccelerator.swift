@@ -101,6 +101,9 @@ public final class KVMAccelerator: VCPUGroup, DoorbellObserver, @unchecked Senda
     }
   }
 
+  /// Makes every vCPU leave the guest's code for a look at the machine's gate. Any thread; any number of times.
+  public func kick() { processors.forEach { $0.kick() } }
+
   /// Asks every vCPU to leave the guest. Any thread; any number of times.
   public func requestStop() { processors.forEach { $0.requestStop() } }
 

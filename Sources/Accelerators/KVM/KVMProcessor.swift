@@ -76,7 +76,9 @@ final class KVMProcessor: @unchecked Sendable {
       Self.unblockKick()
       // Pairs with requestStop(): it reads this after it has set `stopping`, and the loop reads that after this.
       threadID.store(HostThread.currentIdentifier, ordering: .sequentiallyConsistent)
+      machine.gate.enter()
       let ending = loop()
+      machine.gate.leave()
       threadID.store(0, ordering: .sequentiallyConsistent)
       ended(ending)
     }
@@ -91,12 +93,17 @@ final class KVMProcessor: @unchecked Sendable {
   }
 
   /// Asks the vCPU to leave its loop. Any thread.
-  ///
-  /// No kick is lost, wherever the thread is. Before it has said its id, it will see `stopping`. Outside KVM_RUN, the
-  /// next KVM_RUN sees `immediate_exit`, which nothing clears any more, and returns at once. Inside KVM_RUN, past its
-  /// look at `immediate_exit`, the signal ends it, in the guest or in a sleep (HLT, waiting for SIPI) alike.
   func requestStop() {
     stopping.store(true, ordering: .sequentiallyConsistent)
+    kick()
+  }
+
+  /// Makes the thread look at `stopping` and at the machine's gate, one of which has changed. Any thread.
+  ///
+  /// No kick is lost, wherever the thread is. Before it has said its id, it will look by itself. Outside KVM_RUN, the next
+  /// KVM_RUN sees `immediate_exit` and returns at once; only the thread clears that, and looks afterwards. Inside KVM_RUN,
+  /// past its look at `immediate_exit`, the signal ends it, in the guest or in a sleep (HLT, waiting for SIPI) alike.
+  func kick() {
     ckvm_set_immediate_exit(run, 1)
     let thread = threadID.load(ordering: .sequentiallyConsistent)
     // The thread may end meanwhile; then nobody has this id, or another thread of ours is interrupted for nothing.
@@ -111,13 +118,27 @@ final class KVMProcessor: @unchecked Sendable {
   private func loop() -> Ending {
     // Pairs with the store in requestStop().
     while !stopping.load(ordering: .sequentiallyConsistent) {
+      // Between two KVM_RUNs nothing of the guest's runs.
+      if machine.gate.isClosed && !machine.gate.pass() { continue }
       let result = ckvm_ioctl(descriptor.number, ckvm_RUN, 0)
-      // EAGAIN: an application processor has had its INIT or SIPI.
-      if result == -EINTR || result == -EAGAIN { continue }
+      if result == -EINTR {
+        endKick()
+        continue
+      }
+      // An application processor has had its INIT or SIPI.
+      if result == -EAGAIN { continue }
       if result < 0 { return .failed("KVM_RUN: \(SystemError.text(of: -result))") }
       if let ending = handleExit() { return ending }
     }
     return .stopped
+  }
+
+  /// A kick has done its work.
+  private func endKick() {
+    ckvm_set_immediate_exit(run, 0)
+    // Pairs with requestStop() and with the closing of the gate, which come before their kick: either the loop sees the
+    // change now, or their `immediate_exit` comes after this one.
+    clinux_fence_full()
   }
 
   // MARK: Exits

@@ -15,6 +15,8 @@
 #include <time.h>
 
 extern const int clinux_O_DIRECT;
+/// A file without a name, in the directory that is opened.
+extern const int clinux_O_TMPFILE;
 extern const int clinux_FALLOC_FL_KEEP_SIZE;
 extern const int clinux_FALLOC_FL_PUNCH_HOLE;
 extern const int clinux_FALLOC_FL_ZERO_RANGE;
@@ -58,6 +60,8 @@ int clinux_fdatasync(int fd);
 /// Maps `length` bytes; stores the address in `out` and returns 0, or a negative errno value.
 int clinux_mmap(void **out, void *hint, size_t length, int prot, int flags, int fd, off_t offset);
 int clinux_munmap(void *address, size_t length);
+/// Makes a mapping longer or shorter; `*address` may change.
+int clinux_mremap(void **address, size_t length, size_t new_length);
 int clinux_madvise(void *address, size_t length, int advice);
 int clinux_ioctl(int fd, unsigned long request, uintptr_t argument);
 /// An ioctl that takes a range of bytes: BLKDISCARD, BLKZEROOUT.

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+import EventLoop
+import HostSystem
+
+/// A layer over another driver that lets so many requests and bytes through in a second.
+///
+/// Time is the host's, whatever the machine's clock does. Reads wait for reads, and writes and write-zeroes requests for
+/// each other, each in its order; flushes and discards never wait. Whoever waits for the disk to be idle waits for the disk
+/// and not for the time: what is held goes on then. Loop thread only; allocates nothing for a request.
+public final class ThrottleDriver: LayerDriver {
+  /// The buckets that a request of one direction goes by, and those that wait for them.
+  private struct Direction {
+    var bytes: LeakyBucket
+    var requests: LeakyBucket
+    var waiting = RequestQueue()
+  }
+
+  private var totalBytes: LeakyBucket
+  private var totalRequests: LeakyBucket
+  private var reads: Direction
+  private var writes: Direction
+  private var drainDepth = 0
+  private var timer: Timer?
+
+  private final class Timer: DriverTimer {
+    unowned(unsafe) let driver: ThrottleDriver
+    init(driver: ThrottleDriver, loop: EventLoop) {
+      self.driver = driver
+      super.init(loop: loop)
+    }
+    override func fired() { driver.submitDue() }
+  }
+
+  /// Puts limits over `lower`, which belongs to the new driver from here on.
+  /// - Parameter loop: the loop that the backend on top runs on.
+  public init(over lower: BlockDriver, limits: ThrottleLimits, loop: EventLoop) {
+    totalBytes = LeakyBucket(limits.bytes.total)
+    totalRequests = LeakyBucket(limits.requests.total)
+    reads = Direction(bytes: LeakyBucket(limits.bytes.read), requests: LeakyBucket(limits.requests.read))
+    writes = Direction(bytes: LeakyBucket(limits.bytes.write), requests: LeakyBucket(limits.requests.write))
+    super.init(over: lower, loop: loop)
+  }
+
+  deinit { timer?.end() }
+
+  /// Requests that wait for their time.
+  public var waitingCount: Int { reads.waiting.count + writes.waiting.count }
+
+  public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
+    switch request.pointee.operation {
+    case .read: take(request, \.reads)
+    case .write, .writeZeroes: take(request, \.writes)
+    case .flush, .discard: lower.submit(request)
+    }
+  }
+
+  private func take(
+    _ request: UnsafeMutablePointer<BlockRequest>, _ direction: ReferenceWritableKeyPath<ThrottleDriver, Direction>
+  ) {
+    if drainDepth > 0 { return lower.submit(request) }
+    self[keyPath: direction].waiting.append(request)
+    if self[keyPath: direction].waiting.count == 1 { submitDue() }
+  }
+
+  /// Submits what may go on now, and arms the timer for the next one.
+  private func submitDue() {
+    let now = HostClock.nanoseconds
+    let waits = [submitDue(\.reads, at: now), submitDue(\.writes, at: now)]
+    guard let wait = waits.compactMap({ $0 }).min() else {
+      timer?.disarm()
+      return
+    }
+    let timer = self.timer ?? Timer(driver: self, loop: loop)
+    self.timer = timer
+    timer.armSoon(atNanoseconds: now.addingReportingOverflow(wait).partialValue)
+  }
+
+  /// - Returns: how long the first request that is left has to wait; nil where none is left.
+  private func submitDue(_ direction: ReferenceWritableKeyPath<ThrottleDriver, Direction>, at now: UInt64) -> UInt64? {
+    while let request = self[keyPath: direction].waiting.first {
+      let wait = max(
+        totalBytes.wait(at: now), totalRequests.wait(at: now), self[keyPath: direction].bytes.wait(at: now),
+        self[keyPath: direction].requests.wait(at: now))
+      if wait > 0 { return wait }
+      totalBytes.pour(request.pointee.byteCount)
+      totalRequests.pour(1)
+      self[keyPath: direction].bytes.pour(request.pointee.byteCount)
+      self[keyPath: direction].requests.pour(1)
+      _ = self[keyPath: direction].waiting.takeFirst()
+      lower.submit(request)
+    }
+    return nil
+  }
+
+  /// What waits goes on now.
+  private func release() {
+    timer?.disarm()
+    var all = reads.waiting.takeAll()
+    all.append(all: writes.waiting.takeAll())
+    while let request = all.takeFirst() { lower.submit(request) }
+  }
+
+  public override func drainBegins() {
+    drainDepth += 1
+    release()
+    super.drainBegins()
+  }
+
+  public override func drainEnds() {
+    super.drainEnds()
+    drainDepth -= 1
+  }
+
+  public override func close() {
+    timer?.end()
+    super.close()
+  }
+
+  public override func detach() {
+    release()
+    timer?.end()
+    timer = nil
+    super.detach()
+  }
+}
