@@ -74,6 +74,7 @@ let package = Package(
         "Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem", "Pictures", "Tracing",
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
+    module("Conformance", ["GuestDrivers", "HostSystem"]),
     // Floor 9
     .executableTarget(
       name: "spindle",
@@ -95,6 +96,7 @@ let package = Package(
     tests("AssemblyTests", ["Assembly", "Tracing", "TracingTestKit"]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
     tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop", "TracingTestKit"]),
+    tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
