@@ -65,35 +65,61 @@ public final class RemoteBus: Bus {
 
   // MARK: Bus
 
+  /// Reads one byte from a port.
   public func in8(_ port: UInt16) -> UInt8 { UInt8(truncatingIfNeeded: portRead(port, 1)) }
+  /// Reads two bytes from a port.
   public func in16(_ port: UInt16) -> UInt16 { UInt16(truncatingIfNeeded: portRead(port, 2)) }
+  /// Reads four bytes from a port.
   public func in32(_ port: UInt16) -> UInt32 { portRead(port, 4) }
+  /// Writes one byte to a port.
   public func out8(_ port: UInt16, _ value: UInt8) { portWrite(port, UInt32(value), 1) }
+  /// Writes two bytes to a port.
   public func out16(_ port: UInt16, _ value: UInt16) { portWrite(port, UInt32(value), 2) }
+  /// Writes four bytes to a port.
   public func out32(_ port: UInt16, _ value: UInt32) { portWrite(port, value, 4) }
 
+  /// Reads one byte of device memory.
   public func mmioRead8(_ address: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: read(address, 1)) }
+  /// Reads two bytes of device memory.
   public func mmioRead16(_ address: UInt64) -> UInt16 { UInt16(truncatingIfNeeded: read(address, 2)) }
+  /// Reads four bytes of device memory.
   public func mmioRead32(_ address: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: read(address, 4)) }
+  /// Reads eight bytes of device memory.
   public func mmioRead64(_ address: UInt64) -> UInt64 { read(address, 8) }
+  /// Writes one byte of device memory.
   public func mmioWrite8(_ address: UInt64, _ value: UInt8) { write(address, UInt64(value), 1) }
+  /// Writes two bytes of device memory.
   public func mmioWrite16(_ address: UInt64, _ value: UInt16) { write(address, UInt64(value), 2) }
+  /// Writes four bytes of device memory.
   public func mmioWrite32(_ address: UInt64, _ value: UInt32) { write(address, UInt64(value), 4) }
+  /// Writes eight bytes of device memory.
   public func mmioWrite64(_ address: UInt64, _ value: UInt64) { write(address, value, 8) }
 
+  /// Reads one byte of RAM.
   public func ramRead8(_ address: UInt64) -> UInt8 { mmioRead8(address) }
+  /// Reads two bytes of RAM.
   public func ramRead16(_ address: UInt64) -> UInt16 { mmioRead16(address) }
+  /// Reads four bytes of RAM.
   public func ramRead32(_ address: UInt64) -> UInt32 { mmioRead32(address) }
+  /// Reads eight bytes of RAM.
   public func ramRead64(_ address: UInt64) -> UInt64 { mmioRead64(address) }
+  /// Writes one byte of RAM.
   public func ramWrite8(_ address: UInt64, _ value: UInt8) { mmioWrite8(address, value) }
+  /// Writes two bytes of RAM.
   public func ramWrite16(_ address: UInt64, _ value: UInt16) { mmioWrite16(address, value) }
+  /// Writes four bytes of RAM.
   public func ramWrite32(_ address: UInt64, _ value: UInt32) { mmioWrite32(address, value) }
+  /// Writes eight bytes of RAM.
   public func ramWrite64(_ address: UInt64, _ value: UInt64) { mmioWrite64(address, value) }
 
+  /// Nothing: the socket orders accesses.
   public func fullBarrier() {}
+  /// Nothing: the socket orders accesses.
   public func storeBarrier() {}
+  /// Nothing: the socket orders accesses.
   public func loadBarrier() {}
 
+  /// Hands out RAM from `memoryBase` upward and zeroes it.
   public func allocate(byteCount: UInt64, alignment: UInt64) -> UInt64? {
     let start = (nextFree + alignment - 1) & ~(alignment - 1)
     let (end, overflow) = start.addingReportingOverflow(byteCount)
@@ -127,6 +153,7 @@ public final class RemoteBus: Bus {
     return interruptCounts[index]
   }
 
+  /// Polls the interrupt's word, for at most a second.
   public func waitForInterrupt(_ interrupt: MessageInterrupt, after seen: UInt32) -> Bool {
     let start = ticks
     while failure == nil {
@@ -135,12 +162,16 @@ public final class RemoteBus: Bus {
     return false
   }
 
+  /// False once the connection has failed.
   public func relax() -> Bool { failure == nil }
 
+  /// One: nothing but the client runs.
   public var processorCount: Int { 1 }
 
+  /// False: there are no other processors.
   public func startProcessor(_ index: Int, _ program: @escaping @Sendable (RemoteBus) -> Void) -> Bool { false }
 
+  /// The host's clock, in quarters of a nanosecond.
   public var ticks: UInt64 { HostClock.nanoseconds &* Self.ticksPerNanosecond }
 
   // MARK: Bulk
