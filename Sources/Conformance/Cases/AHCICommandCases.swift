@@ -9,7 +9,8 @@ enum AHCICommandCases {
 
   private static let structures: [ConformanceCase] = [
     ConformanceCase(
-      "ahci/register-fis-matches-task-file", "A command ends with a register FIS whose status and error are those of PxTFD",
+      "ahci/register-fis-matches-task-file",
+      "A command ends with a register FIS whose status and error are those of PxTFD",
       "AHCI 1.3.1 §5.3.8, §4.2.1", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -40,7 +41,8 @@ enum AHCICommandCases {
       try context.expect(try hba.succeed(ATACommand(ATAOpcode.flushCache)).byteCount, 0, "PRDBC")
     },
     ConformanceCase(
-      "ahci/many-small-regions", "A read into 128 regions of 32 bytes is whole", "AHCI 1.3.1 §4.2.3.3", .ahci, shares: true
+      "ahci/many-small-regions", "A read into 128 regions of 32 bytes is whole", "AHCI 1.3.1 §4.2.3.3", .ahci,
+      shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let buffer = try context.allocate(4096)
@@ -51,7 +53,8 @@ enum AHCICommandCases {
       try context.expect(context.bus.load(buffer, count: 4096), MachineKind.pattern(4096..<8192), "the data")
     },
     ConformanceCase(
-      "ahci/regions-need-no-sector", "A write from regions of 2, 510 and 512 bytes is whole", "AHCI 1.3.1 §4.2.3.3", .ahci,
+      "ahci/regions-need-no-sector", "A write from regions of 2, 510 and 512 bytes is whole", "AHCI 1.3.1 §4.2.3.3",
+      .ahci,
       shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -102,13 +105,15 @@ enum AHCICommandCases {
 
   private static let queued: [ConformanceCase] = [
     ConformanceCase(
-      "ahci/queued-uses-active", "A queued command ends with a set device bits FIS: PxSACT clears and PxIS is SDBS alone",
+      "ahci/queued-uses-active",
+      "A queued command ends with a set device bits FIS: PxSACT clears and PxIS is SDBS alone",
       "AHCI 1.3.1 §5.3.10, §5.6.4", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let buffer = try context.allocate(512)
       let outcome = try hba.succeed(
-        ATACommand(ATAOpcode.readQueued, lba: 3, count: 1, tag: 7), AHCIBuffer(address: buffer, byteCount: 512), slot: 7)
+        ATACommand(ATAOpcode.readQueued, lba: 3, count: 1, tag: 7), AHCIBuffer(address: buffer, byteCount: 512), slot: 7
+      )
       try context.expect(outcome.interruptStatus, AHCIPortInterrupt.deviceBits, "PxIS")
       try context.expect(hba.engine.read(Register.issue), 0, "PxCI")
       try context.expect(context.bus.ramRead8(hba.memory.receivedFIS + 0x58), 0xA1, "type of the FIS at PxFB + 58h")
@@ -116,7 +121,8 @@ enum AHCICommandCases {
       try context.expect(context.bus.load(buffer, count: 512), MachineKind.pattern(1536..<2048), "the data")
     },
     ConformanceCase(
-      "ahci/queued-all-tags", "All tags in flight at once end, each with its own data", "AHCI 1.3.1 §5.6.4; ACS-3 §7.24",
+      "ahci/queued-all-tags", "All tags in flight at once end, each with its own data",
+      "AHCI 1.3.1 §5.6.4; ACS-3 §7.24",
       .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -160,7 +166,8 @@ enum AHCICommandCases {
       try context.expect(try hba.readSectors(area, 64), model, "the sectors after all writes")
     },
     ConformanceCase(
-      "ahci/queued-error-holds-tag", "A queued command that fails sets TFES, and its bit of PxSACT stays until ST is cleared",
+      "ahci/queued-error-holds-tag",
+      "A queued command that fails sets TFES, and its bit of PxSACT stays until ST is cleared",
       "AHCI 1.3.1 §6.2.2.2; known failure 37", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -192,18 +199,21 @@ enum AHCICommandCases {
       try hba.checkAlive()
     },
     ConformanceCase(
-      "ahci/queued-tag-not-slot", "A queued command whose tag is not its slot ends in no hang: a reset brings the port back",
+      "ahci/queued-tag-not-slot",
+      "A queued command whose tag is not its slot ends in no hang: a reset brings the port back",
       "AHCI 1.3.1 §5.6.4; known failure 37", .ahci
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let buffer = try context.allocate(512)
       hba.issue(
-        ATACommand(ATAOpcode.readQueued, lba: 3, count: 1, tag: 30), AHCIBuffer(address: buffer, byteCount: 512), slot: 2)
+        ATACommand(ATAOpcode.readQueued, lba: 3, count: 1, tag: 30), AHCIBuffer(address: buffer, byteCount: 512),
+        slot: 2)
       context.pause(milliseconds: 20)
       try HBAUnderTest(started: context).checkAlive()
     },
     ConformanceCase(
-      "ahci/queued-twice", "A tag issued again while it is in flight does no harm", "AHCI 1.3.1 §5.6.4; known failures 37, 45",
+      "ahci/queued-twice", "A tag issued again while it is in flight does no harm",
+      "AHCI 1.3.1 §5.6.4; known failures 37, 45",
       .ahciSlow
     ) { context in
       let hba = try HBAUnderTest(started: context)

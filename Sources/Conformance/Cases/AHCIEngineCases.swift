@@ -71,7 +71,8 @@ enum AHCIEngineCases {
       try hba.checkAlive()
     },
     ConformanceCase(
-      "ahci/error-shows-until-next-command", "After a restart PxTFD still shows the error; the next good command clears it",
+      "ahci/error-shows-until-next-command",
+      "After a restart PxTFD still shows the error; the next good command clears it",
       "AHCI 1.3.1 §6.2.2.1", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -241,7 +242,8 @@ enum AHCIEngineCases {
       try hba.checkAlive()
     },
     ConformanceCase(
-      "ahci/link-control-while-started", "PxSCTL.DET written while ST is set does no harm; a reset brings the port back",
+      "ahci/link-control-while-started",
+      "PxSCTL.DET written while ST is set does no harm; a reset brings the port back",
       "AHCI 1.3.1 §3.3.11; known failure 42 (Launchpad 1878255)", .ahci
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -276,7 +278,8 @@ enum AHCIEngineCases {
 
   private static let interrupts: [ConformanceCase] = [
     ConformanceCase(
-      "ahci/message-per-command", "With PxIE, GHC.IE and MSI on, a command sends a message and sets the port's bit of IS",
+      "ahci/message-per-command",
+      "With PxIE, GHC.IE and MSI on, a command sends a message and sets the port's bit of IS",
       "AHCI 1.3.1 §10.7, §3.1.3", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context, waitMode: .interrupt)

@@ -14,7 +14,8 @@ extension AHCICommandCases {
       }
     },
     ConformanceCase(
-      "ahci/two-byte-regions", "Regions of 2 bytes that hold no whole sector end in no hang; the port works after a reset",
+      "ahci/two-byte-regions",
+      "Regions of 2 bytes that hold no whole sector end in no hang; the port works after a reset",
       "AHCI 1.3.1 §4.2.3.3; known failure 38 (CVE-2014-9718)", .ahci
     ) { context in
       try survives(context) { hba in
@@ -25,7 +26,8 @@ extension AHCICommandCases {
       }
     },
     ConformanceCase(
-      "ahci/regions-too-short", "Regions shorter than the data get no byte more than they hold; the port works after a reset",
+      "ahci/regions-too-short",
+      "Regions shorter than the data get no byte more than they hold; the port works after a reset",
       "AHCI 1.3.1 §6.1.4; known failure 39 (CVE-2019-20175)", .ahci
     ) { context in
       let buffer = try context.allocate(8192)
@@ -35,10 +37,12 @@ extension AHCICommandCases {
           slot: 0, ATACommand(ATAOpcode.readDMAExt, lba: 0, count: 8), AHCIBuffer(address: buffer, byteCount: 1024))
       }
       try context.expect(
-        context.bus.load(buffer + 1024, count: 7168), [UInt8](repeating: 0xA5, count: 7168), "the bytes past the regions")
+        context.bus.load(buffer + 1024, count: 7168), [UInt8](repeating: 0xA5, count: 7168),
+        "the bytes past the regions")
     },
     ConformanceCase(
-      "ahci/region-count-too-large", "A header that claims 65535 regions does no harm", "AHCI 1.3.1 §4.2.2; known failure 41",
+      "ahci/region-count-too-large", "A header that claims 65535 regions does no harm",
+      "AHCI 1.3.1 §4.2.2; known failure 41",
       .ahci
     ) { context in
       try survives(context) { hba in
@@ -70,7 +74,8 @@ extension AHCICommandCases {
       }
     },
     ConformanceCase(
-      "ahci/data-onto-own-registers", "A region on the HBA's own registers does not re-enter it; it works after a reset",
+      "ahci/data-onto-own-registers",
+      "A region on the HBA's own registers does not re-enter it; it works after a reset",
       "AHCI 1.3.1 §6.1.2; known failure 19 (CVE-2021-3929)", .ahci
     ) { context in
       let entry = try context.entry(device: 31, function: 2)
@@ -83,7 +88,8 @@ extension AHCICommandCases {
       }
     },
     ConformanceCase(
-      "ahci/list-outside-memory", "Starting with a command list outside RAM does no harm; proper addresses bring the port back",
+      "ahci/list-outside-memory",
+      "Starting with a command list outside RAM does no harm; proper addresses bring the port back",
       "AHCI 1.3.1 §6.1.1; known failure 40 (CVE-2016-2197)", .ahci
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -215,7 +221,8 @@ extension AHCICommandCases {
       try hba.succeed(ATACommand(ATAOpcode.flushCacheExt))
     },
     ConformanceCase(
-      "ahci/stopped-write-is-retried", "With werror=stop a failing write stays issued, and ends well when the machine is continued",
+      "ahci/stopped-write-is-retried",
+      "With werror=stop a failing write stays issued, and ends well when the machine is continued",
       "QEMU's error policies; AHCI 1.3.1 §5.5", .ahciStop
     ) { context in
       guard let monitor = context.monitor else { try context.skip("the target has no monitor") }

@@ -19,7 +19,8 @@ enum ATACommandCases {
 
   private static let identity: [ConformanceCase] = [
     ConformanceCase(
-      "ata/identify-kind", "IDENTIFY DEVICE names an ATA device that supports DMA and LBA", "ACS-3 §7.12.7.2, §7.12.7.19",
+      "ata/identify-kind", "IDENTIFY DEVICE names an ATA device that supports DMA and LBA",
+      "ACS-3 §7.12.7.2, §7.12.7.19",
       .ahci, shares: true
     ) { context in
       let words = try identify(try HBAUnderTest(started: context))
@@ -80,7 +81,8 @@ enum ATACommandCases {
       try context.expect(sum, 0, "sum of all bytes")
     },
     ConformanceCase(
-      "ata/identify-is-stable", "IDENTIFY DEVICE says the same before and after COMRESET", "ACS-3 §7.12", .ahci, shares: true
+      "ata/identify-is-stable", "IDENTIFY DEVICE says the same before and after COMRESET", "ACS-3 §7.12", .ahci,
+      shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let before = try identify(hba)
@@ -90,7 +92,8 @@ enum ATACommandCases {
       try context.expect(differing.isEmpty, "no words differ, of which \(differing) do")
     },
     ConformanceCase(
-      "ata/identify-events", "IDENTIFY DEVICE moves 512 bytes by PIO", "ACS-3 §7.12; AHCI 1.3.1 §5.6.1", .ahci, shares: true
+      "ata/identify-events", "IDENTIFY DEVICE moves 512 bytes by PIO", "ACS-3 §7.12; AHCI 1.3.1 §5.6.1", .ahci,
+      shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let buffer = try context.allocate(512)
@@ -175,7 +178,8 @@ enum ATACommandCases {
       try hba.checkAlive()
     },
     ConformanceCase(
-      "ata/smart-status", "SMART RETURN STATUS keeps its signature while all is well", "ATA8-ACS §7.52.8", .ahci, shares: true
+      "ata/smart-status", "SMART RETURN STATUS keeps its signature while all is well", "ATA8-ACS §7.52.8", .ahci,
+      shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       var command = ATACommand(0xB0)
@@ -249,7 +253,8 @@ enum ATACommandCases {
       try context.expect(context.bus.ramRead16(buffer + 0x20), 1, "pages of log 10h")
     },
     ConformanceCase(
-      "ata/diagnostic", "EXECUTE DEVICE DIAGNOSTIC reports success with the signature", "ACS-3 §7.8", .ahci, shares: true
+      "ata/diagnostic", "EXECUTE DEVICE DIAGNOSTIC reports success with the signature", "ACS-3 §7.8", .ahci,
+      shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let outcome = try hba.perform(ATACommand(0x90))

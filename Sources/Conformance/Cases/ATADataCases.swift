@@ -40,7 +40,8 @@ enum ATADataCases {
 
   private static func readCase(_ one: Transfer) -> ConformanceCase {
     ConformanceCase(
-      "ata/read-\(one.name)", "Command \(CaseContext.hexadecimal(one.read)) reads 1, 2 and 64 sectors with the right events",
+      "ata/read-\(one.name)",
+      "Command \(CaseContext.hexadecimal(one.read)) reads 1, 2 and 64 sectors with the right events",
       "\(one.section); AHCI 1.3.1 §5.6", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -75,7 +76,8 @@ enum ATADataCases {
           ATACommand(one.write, lba: first, count: count),
           AHCIBuffer(address: buffer, byteCount: UInt32(bytes.count), writes: true))
         let isOnePIO = one.writeEvents == both && count == 1
-        try context.expect(outcome.interruptStatus, isOnePIO ? registerFIS : one.writeEvents, "PxIS of \(count) sectors")
+        try context.expect(
+          outcome.interruptStatus, isOnePIO ? registerFIS : one.writeEvents, "PxIS of \(count) sectors")
         if !one.isQueued { try context.expect(outcome.byteCount, UInt32(bytes.count), "PRDBC") }
         let rest = [UInt8](repeating: 0x11, count: (65 - Int(count)) * 512)
         try context.expect(
@@ -87,7 +89,8 @@ enum ATADataCases {
 
   private static func pastEndCase(_ one: Transfer) -> ConformanceCase {
     ConformanceCase(
-      "ata/past-end-\(one.name)", "Command \(CaseContext.hexadecimal(one.read)) reads the last sector, and fails past it",
+      "ata/past-end-\(one.name)",
+      "Command \(CaseContext.hexadecimal(one.read)) reads the last sector, and fails past it",
       "\(one.section) (IDNF or ABRT); known failure 46", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -145,7 +148,8 @@ enum ATADataCases {
       try context.expect(context.bus.load(buffer + 512, count: 512), MachineKind.pattern(512..<1024), "sector 1")
     },
     ConformanceCase(
-      "ata/count-zero-is-256", "A count of 0 stands for 256 sectors with 28-bit commands", "ACS-3 §7.23; known failure 46",
+      "ata/count-zero-is-256", "A count of 0 stands for 256 sectors with 28-bit commands",
+      "ACS-3 §7.23; known failure 46",
       .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -156,7 +160,8 @@ enum ATADataCases {
       try context.expect(context.bus.load(buffer, count: 256 * 512), MachineKind.pattern(0..<131_072), "the data")
     },
     ConformanceCase(
-      "ata/device-nibble", "Bits 27:24 of a 28-bit address are in the device register", "ACS-3 §7.23", .ahci, shares: true
+      "ata/device-nibble", "Bits 27:24 of a 28-bit address are in the device register", "ACS-3 §7.23", .ahci,
+      shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let buffer = try context.allocate(512)
@@ -205,7 +210,8 @@ enum ATADataCases {
       try context.expect(context.bus.load(buffer, count: bytes.count), bytes, "the data by READ MULTIPLE EXT")
     },
     ConformanceCase(
-      "ata/verify", "READ VERIFY succeeds on the disk, without data, and fails past its end", "ACS-3 §7.38, §7.39", .ahci,
+      "ata/verify", "READ VERIFY succeeds on the disk, without data, and fails past its end", "ACS-3 §7.38, §7.39",
+      .ahci,
       shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)

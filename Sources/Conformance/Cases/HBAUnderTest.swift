@@ -124,7 +124,8 @@ struct HBAUnderTest {
   ) throws -> Outcome {
     let outcome = try perform(command, buffer, packet: packet, slot: slot)
     try context.expect(
-      outcome.isGood, "command \(hexadecimal(command.opcode)) succeeds, having PxTFD "
+      outcome.isGood,
+      "command \(hexadecimal(command.opcode)) succeeds, having PxTFD "
         + "\(hexadecimal(outcome.taskFile)) and PxIS \(hexadecimal(outcome.interruptStatus))")
     return outcome
   }
@@ -136,7 +137,8 @@ struct HBAUnderTest {
   ) throws -> Outcome {
     let outcome = try perform(command, buffer, packet: packet, slot: slot)
     try context.expect(
-      outcome.failed, "command \(hexadecimal(command.opcode)) fails with ERR and TFES, having PxTFD "
+      outcome.failed,
+      "command \(hexadecimal(command.opcode)) fails with ERR and TFES, having PxTFD "
         + "\(hexadecimal(outcome.taskFile)) and PxIS \(hexadecimal(outcome.interruptStatus))")
     return outcome
   }

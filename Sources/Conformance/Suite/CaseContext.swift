@@ -4,7 +4,7 @@ import GuestDrivers
 /// What a case works with: the machine, checks, random numbers. Belongs to the thread that runs the case.
 public final class CaseContext {
   /// How long a case waits for something that must happen.
-  static let waitNanosecondsMax: UInt64 = 20_000_000_000
+  static let waitNanosecondsMax: UInt64 = 10_000_000_000
 
   /// The machine.
   public let bus: RemoteBus
@@ -64,7 +64,7 @@ public final class CaseContext {
     while try !holds() {
       try checkTransport()
       guard (bus.ticks &- start) / 4 < Self.waitNanosecondsMax else {
-        throw ConformanceFailure("expected that \(what()); saw nothing of it in 20 seconds")
+        throw ConformanceFailure("expected that \(what()); saw nothing of it in 10 seconds")
       }
     }
     try checkTransport()
