@@ -76,11 +76,11 @@ final class ChildProcess {
     return true
   }
 
-  /// Ends it, and waits until it is gone.
-  func end() {
+  /// Ends it, and waits until it is gone. It gets so many milliseconds to do that by itself.
+  func end(graceMilliseconds: Int = ChildProcess.endMillisecondsMax) {
     guard isRunning else { return }
     kill(identifier, SIGTERM)
-    if waitForEnd(milliseconds: Self.endMillisecondsMax) { return }
+    if waitForEnd(milliseconds: graceMilliseconds) { return }
     kill(identifier, SIGKILL)
     collect(options: 0)
   }
