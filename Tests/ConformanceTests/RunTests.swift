@@ -122,6 +122,35 @@ private final class FakeMachine: BuiltinMachine {
     #expect(try ConformanceRun(options).run().cases.map(\.verdict) != single.cases.map(\.verdict))
   }
 
+  @Test func machineThatRunsAlreadyServesOnlyCasesThatShare() throws {
+    let folder = try TemporaryFolder()
+    let path = folder.file("qtest")
+    let listener = try LocalSocket.listen(at: path)
+    let machine = MemoryMachine()
+    let number = dup(listener.number)
+    let server = try HostThread(name: "server") {
+      let listener = OwnedDescriptor(taking: number)
+      guard let socket = try? LocalSocket.accept(listener, milliseconds: 20_000) else { return }
+      var chunk = [UInt8](repeating: 0, count: 4096)
+      while true {
+        let count = recv(socket.number, &chunk, chunk.count, 0)
+        guard count > 1, let reply = machine.answer(String(decoding: chunk[..<(count - 1)], as: UTF8.self)) else {
+          return
+        }
+        _ = send(socket.number, reply + "\n", reply.utf8.count + 1, 0)
+      }
+    }
+    var options = ConformanceRun.Options(target: .socket(path))
+    options.cases = [
+      Self.one("pci/shares", shares: true) { try $0.expect($0.bus.ramRead8(0), 0, "RAM") },
+      Self.one("pci/alone") { _ in },
+    ]
+    options.jobs = 4
+    let results = try ConformanceRun(options).run()
+    server.join()
+    #expect(results.cases.map(\.verdict.word) == ["passed", "skipped"])
+  }
+
   @Test func filtersChooseByPartsOfIDs() {
     var options = ConformanceRun.Options(target: .socket("/nowhere"))
     options.filters = ["ahci/", "get-id"]

@@ -6,7 +6,7 @@ enum VirtioTransportCases {
   private typealias Common = VirtioUnderTest.Common
   private typealias Feature = VirtioBlockFeature
 
-  static let all: [ConformanceCase] = discovery + status + configuration
+  static let all: [ConformanceCase] = discovery + status + configuration + legacy
 
   private static let discovery: [ConformanceCase] = [
     ConformanceCase(
@@ -312,6 +312,63 @@ enum VirtioTransportCases {
     ) { context in
       let mask = Feature.readOnly | Feature.flush
       try context.expect(try VirtioUnderTest(context).offeredFeatures(), mask: mask, Feature.flush, "features")
+    },
+  ]
+
+  /// The legacy registers of a transitional device, in the I/O ports of BAR 0.
+  private static func legacyPort(_ context: CaseContext) throws -> UInt16 {
+    let entry = try context.entry(device: 4, function: 0)
+    guard entry.function.device == 0x1001 else { try context.skip("the device is not transitional") }
+    guard let register = entry.baseAddresses.first(where: { $0.index == 0 }), !register.isMemory else {
+      throw ConformanceFailure("expected I/O ports in BAR 0 of a transitional device; saw none")
+    }
+    context.topology.configuration.write16(entry.function.address, 4, 7)
+    return UInt16(register.address)
+  }
+
+  private static let legacy: [ConformanceCase] = [
+    ConformanceCase(
+      "virtio/legacy-registers", "The legacy registers of a transitional device show status, queue size and capacity",
+      "virtio 1.3 §4.1.4.10", .virtio
+    ) { context in
+      let port = try legacyPort(context)
+      try context.expect(context.bus.in8(port + 18), 0, "status at power on")
+      context.bus.out8(port + 18, 3)
+      try context.expect(context.bus.in8(port + 18), 3, "status")
+      context.bus.out16(port + 14, 0)
+      let size = context.bus.in16(port + 12)
+      try context.expect(size > 0 && size & (size - 1) == 0, "the size \(size) of queue 0 is a power of two")
+      try context.expect(UInt64(context.bus.in32(port + 20)), MachineKind.diskBytes / 512, "capacity's low half")
+      context.bus.out8(port + 18, 0)
+      try context.expect(context.bus.in8(port + 18), 0, "status after a reset")
+    },
+    ConformanceCase(
+      "virtio/legacy-absent-queue", "Giving memory to a legacy queue that there is not does no harm",
+      "virtio 1.3 §4.1.4.10; known failure 13", .virtio
+    ) { context in
+      let port = try legacyPort(context)
+      context.bus.out16(port + 14, 2)
+      context.bus.out32(port + 8, 1)
+      context.bus.out16(port + 16, 2)
+      try VirtioUnderTest(started: context).checkAlive()
+    },
+    ConformanceCase(
+      "virtio/resize",
+      "A disk that is resized shows its new capacity, with a configuration change and a new generation",
+      "virtio 1.3 §5.2.4, §2.5, §4.1.4.5", .virtioResizable
+    ) { context in
+      guard let monitor = context.monitor else { try context.skip("the target has no monitor") }
+      let device = try VirtioUnderTest(started: context)
+      device.msix?.disable()
+      _ = device.interruptStatus
+      let generation = device.read8(Common.generation)
+      try monitor.execute("block_resize", #"{"device":"drive0","size":\#(MachineKind.diskBytes * 2)}"#)
+      try context.wait(until: "the capacity is the new one") {
+        context.bus.mmioRead64(device.deviceConfiguration) == MachineKind.diskBytes * 2 / 512
+      }
+      try context.expect(device.interruptStatus, mask: 2, 2, "ISR")
+      try context.expect(device.read8(Common.generation) != generation, "the generation has changed")
+      try device.checkAlive()
     },
   ]
 }

@@ -170,6 +170,7 @@ struct CaseWorker {
   }
 
   private func run(_ one: ConformanceCase, on machine: inout RunningMachine?) -> Verdict {
+    if case .socket = options.target, !one.sharesMachine { return .skipped("it needs a fresh machine of its own") }
     do {
       let running = try machine ?? RunningMachine(launcher, one.machine)
       machine = running

@@ -20,6 +20,8 @@ public enum MachineKind: String, CaseIterable, Sendable {
   case virtioStop
   /// A virtio disk that writes 6 KiB a second.
   case virtioSlow
+  /// A virtio disk that is resized through the monitor.
+  case virtioResizable
   /// A SATA disk on port 0.
   case ahci
   /// SATA disks on ports 0 and 3.
@@ -64,7 +66,7 @@ public enum MachineKind: String, CaseIterable, Sendable {
   }
 
   /// Whether cases of it talk to the monitor.
-  var needsMonitor: Bool { self == .virtioStop || self == .ahciStop }
+  var needsMonitor: Bool { self == .virtioStop || self == .ahciStop || self == .virtioResizable }
 
   /// Writes the image files into `folder`.
   /// - Returns: the option words of the machine.
@@ -74,7 +76,7 @@ public enum MachineKind: String, CaseIterable, Sendable {
     let virtio = "virtio-blk-pci,drive=drive0,addr=4.0"
     switch self {
     case .bare: break
-    case .virtio: drives = [("", virtio)]
+    case .virtio, .virtioResizable: drives = [("", virtio)]
     case .virtioSerial: drives = [("", "\(virtio),serial=\(Self.serial)")]
     case .virtioReadOnly: drives = [(",readonly=on", virtio)]
     case .virtioTwoQueues: drives = [("", "\(virtio),num-queues=2")]

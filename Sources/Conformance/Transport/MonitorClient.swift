@@ -2,7 +2,7 @@
 import Glibc
 import HostSystem
 
-/// A client of the QMP monitor, as far as cases need one: commands without parameters, and waiting for events by name.
+/// A client of the QMP monitor, as far as cases need one: commands, and waiting for events by name.
 /// Belongs to one thread.
 public final class MonitorClient {
   private static let waitMillisecondsMax: Int32 = 10_000
@@ -23,9 +23,12 @@ public final class MonitorClient {
     try execute("qmp_capabilities")
   }
 
-  /// Executes a command without parameters.
-  public func execute(_ command: String) throws(TransportError) {
-    try send("{\"execute\":\"\(command)\"}\n")
+  /// Executes a command.
+  /// - Parameters:
+  ///   - command: its name.
+  ///   - arguments: a JSON object in one line.
+  public func execute(_ command: String, _ arguments: String = "{}") throws(TransportError) {
+    try send("{\"execute\":\"\(command)\",\"arguments\":\(arguments)}\n")
     while true {
       let line = try nextLine()
       if line.hasPrefix("{\"return\":") { return }

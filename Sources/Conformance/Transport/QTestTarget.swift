@@ -16,7 +16,8 @@ public protocol BuiltinMachine: AnyObject {
 public enum QTestTarget: Sendable {
   /// A program with QEMU's command line: its name and first arguments. Each machine is a process of its own.
   case command([String])
-  /// One machine that runs already and listens at a path; it has the devices that it has.
+  /// One machine that runs already and listens at a path, with the disks of one `MachineKind` and their contents; only
+  /// cases of that kind that share a machine make sense there, and those that do not share one are left out.
   case socket(String)
   /// A machine of our own, made from QEMU-style option words (`-M q35 -m 128 -drive …`) without the qtest socket's own.
   case builtin(@Sendable ([String]) throws -> any BuiltinMachine)
