@@ -70,6 +70,13 @@ public final class CaseContext {
     try checkTransport()
   }
 
+  /// Fails the case as soon as something does not hold any more. What must not happen is given this long to happen, so
+  /// that it does even on a busy host.
+  public func expectStays(_ what: @autoclosure () -> String, milliseconds: UInt64 = 1000, _ holds: () -> Bool) throws {
+    let end = bus.ticks &+ milliseconds * 4_000_000
+    repeat { try expect(holds(), what()) } while bus.ticks < end
+  }
+
   /// Lets the machine alone for a while: no access, so nothing that could wake it.
   public func pause(milliseconds: UInt64) {
     let end = bus.ticks &+ milliseconds * 4_000_000
