@@ -75,6 +75,7 @@ let package = Package(
         "Tracing", .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
     module("QEMUCommandLine", ["Assembly", "Machine"]),
+    module("Conformance", ["GuestDrivers", "HostSystem"]),
     // Floor 9
     .executableTarget(
       name: "spindle",
@@ -99,6 +100,7 @@ let package = Package(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
     tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly"]),
+    tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),
