@@ -74,6 +74,8 @@ let package = Package(
         "Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "HostSystem", "Pictures", "Tracing",
         .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
+    module(
+      "Monitor", ["Assembly", "AsyncIO", "Block", "CLinux", "CPNG", "EventLoop", "HostSystem", "Machine", "Tracing"]),
     // Floor 9
     .executableTarget(
       name: "spindle",
@@ -93,6 +95,9 @@ let package = Package(
     .target(name: "DeviceTestKit", dependencies: ["Block", "Machine"], path: "Tests/DeviceTestKit"),
     tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
     tests("AssemblyTests", ["Assembly", "Tracing", "TracingTestKit"]),
+    tests(
+      "MonitorTests",
+      ["Monitor", "Assembly", "Block", "CPNG", "EventLoop", "HostSystem", "Machine", "Platform", "Tracing"]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
     tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop", "TracingTestKit"]),
     tests("GuestDriversTests", ["GuestDrivers"]),

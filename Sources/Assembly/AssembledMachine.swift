@@ -28,7 +28,7 @@ public final class AssembledMachine {
   public let serial: SerialPort
   /// What was chosen for each drive, and why, where there was a choice; a line for each choice.
   public var notes: [String] { drives.notes }
-  private let drives: DriveSet
+  let drives: DriveSet
 
   private static let nsPerSecond: UInt64 = 1_000_000_000
   /// Where PCIEXBAR is put for a guest that is started without firmware, QEMU's address.

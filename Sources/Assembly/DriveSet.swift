@@ -26,7 +26,13 @@ final class DriveSet {
   /// What was chosen for each drive, where there was a choice.
   var notes: [String] { maker.notes + loopNotes }
 
+  /// Each drive and what is in it, as they were configured.
+  private(set) var attached: [AttachedDrive] = []
+  /// The loops of the I/O threads.
+  var ioLoops: [EventLoop] { ioThreads.map(\.loop) }
+
   private let machine: Machine
+  private var nodeCount = 0
   private let maker: BackendMaker
   private var ioThreads: [IOThread] = []
   private var loopNotes: [String] = []
@@ -71,6 +77,7 @@ final class DriveSet {
       options: options)
     machine.attach(disk)
     disks.append(disk)
+    note(drive, backend)
   }
 
   /// A controller's registers belong to the machine lock and serve all of its ports, so its drives stay on the main loop.
@@ -80,19 +87,53 @@ final class DriveSet {
     }
     switch drive.media {
     case .disk:
-      ahci.connect(ATADrive(backend: try makeBackend(drive, loop: machine.mainLoop)), to: port)
+      let backend = try makeBackend(drive, loop: machine.mainLoop)
+      ahci.connect(ATADrive(backend: backend), to: port)
+      note(drive, backend)
     case .cdrom:
       var options = ATAPIDriveOptions()
       options.serial = drive.serial.isEmpty ? "SPINDLE-DVD-\(port)" : drive.serial
       let backend = drive.source == .empty ? nil : try makeBackend(drive, loop: machine.mainLoop)
-      ahci.connect(ATAPIDrive(backend: backend, options: options), to: port)
+      let tray = ATAPIDrive(backend: backend, options: options)
+      ahci.connect(tray, to: port)
+      tray.onTrayMoved = { [machine, id = drive.id] isOpen in Self.tellTrayMoved(id, isOpen, machine) }
+      note(drive, backend, tray: tray)
     }
   }
 
-  private func makeBackend(_ drive: DriveConfiguration, loop: EventLoop) throws -> BlockBackend {
+  /// The guest moves trays on vCPU threads, and events are the main loop's.
+  private static func tellTrayMoved(_ id: String, _ isOpen: Bool, _ machine: Machine) {
+    let event = MachineEvent.trayMoved(device: id, isOpen: isOpen)
+    if machine.mainLoop.isOnLoop {
+      machine.events.post(event)
+    } else {
+      machine.mainLoop.execute { machine.events.post(event) }
+    }
+  }
+
+  private func note(_ drive: DriveConfiguration, _ backend: BlockBackend?, tray: ATAPIDrive? = nil) {
+    let node = backend.map { backend in
+      var configuration = drive
+      configuration.id = nextNodeName()
+      return BlockNode(configuration, isNamed: false, byteCount: backend.byteCount, backend: backend)
+    }
+    attached.append(AttachedDrive(drive, tray: tray, node: node))
+  }
+
+  /// A name for a node that its user has given none.
+  func nextNodeName() -> String {
+    defer { nodeCount += 1 }
+    let digits = String(nodeCount)
+    return "#block" + String(repeating: "0", count: max(0, 3 - digits.count)) + digits
+  }
+
+  /// Makes what serves a drive; `close`, or the machine's end, closes it.
+  func makeBackend(
+    _ drive: DriveConfiguration, loop: EventLoop, reportedAs name: String? = nil
+  ) throws -> BlockBackend {
     let backend = try maker.make(drive, loop: loop)
     backends.append(backend)
-    let identifier = drive.id
+    let identifier = name ?? drive.id
     backend.onStop = { operation, code in
       StandardError.print(
         "spindle: drive \(identifier): \(operation) failed: \(SystemError.text(of: code)); its requests wait, "
@@ -113,6 +154,12 @@ final class DriveSet {
       nonisolated(unsafe) let backend = backend
       backend.loop.execute { backend.resume() }
     }
+  }
+
+  /// Closes what serves no drive any more. Main loop's thread, on which it is.
+  func close(_ backend: BlockBackend) {
+    backends.removeAll { $0 === backend }
+    backend.close()
   }
 
   /// Engines and images are closed on their loops, by the threads that they belong to.

@@ -4,19 +4,26 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <arpa/inet.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 const int clinux_O_DIRECT = O_DIRECT;
@@ -154,3 +161,77 @@ void clinux_usage(int of_thread, uint64_t *user_us, uint64_t *system_us, uint64_
   *resident_max_kib = (uint64_t)usage.ru_maxrss;
 }
 int clinux_tgkill(int tid, int signal) { OR_ERRNO((int)syscall(SYS_tgkill, getpid(), tid, signal)); }
+
+const int clinux_unix_path_max = sizeof ((struct sockaddr_un *)0)->sun_path - 1;
+
+// Closes a socket that could not be used, and keeps the error.
+static int used_or_errno(int fd, int result) {
+  if (result >= 0) return fd;
+  int error = errno;
+  close(fd);
+  return -error;
+}
+static int unix_address(const char *path, struct sockaddr_un *address) {
+  if (strlen(path) > (size_t)clinux_unix_path_max) return -ENAMETOOLONG;
+  memset(address, 0, sizeof *address);
+  address->sun_family = AF_UNIX;
+  strcpy(address->sun_path, path);
+  return 0;
+}
+int clinux_unix_connect(const char *path) {
+  struct sockaddr_un address;
+  int result = unix_address(path, &address);
+  if (result < 0) return result;
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  return used_or_errno(fd, connect(fd, (struct sockaddr *)&address, sizeof address));
+}
+int clinux_unix_listen(const char *path, int backlog) {
+  struct sockaddr_un address;
+  int result = unix_address(path, &address);
+  if (result < 0) return result;
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -errno;
+  result = bind(fd, (struct sockaddr *)&address, sizeof address);
+  return used_or_errno(fd, result < 0 ? result : listen(fd, backlog));
+}
+static struct sockaddr_in loopback(uint16_t port) {
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return address;
+}
+int clinux_loopback_connect(uint16_t port) {
+  struct sockaddr_in address = loopback(port);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  return used_or_errno(fd, connect(fd, (struct sockaddr *)&address, sizeof address));
+}
+int clinux_loopback_listen(uint16_t port, int backlog) {
+  struct sockaddr_in address = loopback(port);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -errno;
+  int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  int result = bind(fd, (struct sockaddr *)&address, sizeof address);
+  return used_or_errno(fd, result < 0 ? result : listen(fd, backlog));
+}
+int clinux_loopback_port(int fd) {
+  struct sockaddr_in address;
+  socklen_t length = sizeof address;
+  if (getsockname(fd, (struct sockaddr *)&address, &length) < 0) return -errno;
+  return ntohs(address.sin_port);
+}
+int clinux_accept(int fd) { OR_ERRNO(accept4(fd, NULL, NULL, SOCK_CLOEXEC)); }
+int clinux_duplicate(int fd) { OR_ERRNO(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
+ssize_t clinux_send(int fd, const void *buffer, size_t count) {
+  ssize_t result = send(fd, buffer, count, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (result < 0 && errno == ENOTSOCK) result = write(fd, buffer, count);
+  return result < 0 ? -errno : result;
+}
+int clinux_is_socket(const char *path) {
+  struct stat status;
+  if (lstat(path, &status) < 0) return -errno;
+  return S_ISSOCK(status.st_mode);
+}

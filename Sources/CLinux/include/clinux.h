@@ -80,6 +80,25 @@ int clinux_signalfd(const int *signals, int count);
 int clinux_signalfd_read(int fd);
 /// User and system CPU time of the process, or of the calling thread, in microseconds; the process's largest resident KiB.
 void clinux_usage(int of_thread, uint64_t *user_us, uint64_t *system_us, uint64_t *resident_max_kib);
+/// Stream sockets. All are close-on-exec; each function gives a descriptor or a negative errno value.
+int clinux_unix_connect(const char *path);
+/// Binds and listens; the path must not exist.
+int clinux_unix_listen(const char *path, int backlog);
+/// Connects to, or listens at, a port of 127.0.0.1.
+int clinux_loopback_connect(uint16_t port);
+int clinux_loopback_listen(uint16_t port, int backlog);
+/// The port that a socket is bound to, or a negative errno value.
+int clinux_loopback_port(int fd);
+int clinux_accept(int fd);
+/// A second descriptor for the same file, close-on-exec.
+int clinux_duplicate(int fd);
+/// Writes without waiting and without a signal where the reader is gone: sockets by send(2), other files by write(2).
+ssize_t clinux_send(int fd, const void *buffer, size_t count);
+/// Whether a path is a socket: 1 yes, 0 no, or a negative errno value.
+int clinux_is_socket(const char *path);
+/// Longest path of a Unix socket.
+extern const int clinux_unix_path_max;
+
 /// Sends a signal to one thread of this process.
 int clinux_tgkill(int tid, int signal);
 
