@@ -154,7 +154,7 @@ import Testing
 
   @Test func aHugeTextIsTaken() throws {
     let kit = try MonitorKit()
-    let name = String(repeating: "x", count: 3 << 20)
+    let name = String(repeating: "x", count: 1 << 20)
     #expect(try kit.failure(name) == "CommandNotFound: The command \(name) has not been found")
   }
 }

@@ -22,6 +22,8 @@ final class MonitorClient {
   private let descriptor: OwnedDescriptor
   private var parser = JSONParser()
   private(set) var isAtEnd = false
+  /// Bytes that were read so far.
+  private(set) var byteCount = 0
 
   init(_ descriptor: consuming OwnedDescriptor) {
     self.descriptor = descriptor
@@ -47,6 +49,7 @@ final class MonitorClient {
       if count == 0 || count == -Int(ECONNRESET) { isAtEnd = true }
       guard count > 0 else { return all }
       all += buffer[..<count]
+      byteCount += count
     }
   }
 
@@ -107,8 +110,12 @@ final class MonitorKit {
       try #require(count > 0, "the monitor does not read")
       rest = rest.dropFirst(count)
     }
-    run()
-    return values + client.receive()
+    while true {
+      run()
+      let before = client.byteCount
+      values += client.receive()
+      if client.byteCount == before { return values }
+    }
   }
 
   /// What a command answers, the events before it included.

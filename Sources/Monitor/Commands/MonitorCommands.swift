@@ -53,6 +53,7 @@ final class MonitorCommands {
   let target: any MonitorTarget
   let settings: MonitorSettings
   let address: MonitorAddress
+  let detached = DetachedTransfers()
 
   init(target: any MonitorTarget, settings: MonitorSettings, address: MonitorAddress) {
     self.target = target

@@ -25,12 +25,14 @@ extension MonitorCommands {
       let size = size(of: drive)
       return answer("\(size) bytes\n")
     }
+    if name == "aio_flush" { return detached.wait { answer("") } }
     let command: HostIO
     do throws(ControlError) { command = try HostIO(name, Array(words.dropFirst())) } catch {
       return answer("\(error)\n")
     }
-    target.transfer(command.transfer, drive: drive) { result in
-      if !command.isDetached { answer(command.text(of: result)) }
+    if command.isDetached { detached.began() }
+    target.transfer(command.transfer, drive: drive) { [detached] result in
+      if command.isDetached { detached.ended() } else { answer(command.text(of: result)) }
     }
     if command.isDetached { answer("") }
   }
@@ -45,7 +47,7 @@ extension MonitorCommands.HostIO {
   /// Reads a command: its name, its options, and offset and length where it has them.
   init(_ name: String, _ words: [String]) throws(ControlError) {
     switch name {
-    case "flush", "aio_flush", "f":
+    case "flush", "f":
       transfer = HostTransfer(.flush)
       isQuiet = true
       return
@@ -124,5 +126,26 @@ extension MonitorCommands.HostIO {
     case .flush: "flush"
     case .discard: "discard"
     }
+  }
+}
+
+/// Transfers whose command was answered before they were over, and who waits for them (`aio_flush`).
+final class DetachedTransfers {
+  private var count = 0
+  private var waiters: [() -> Void] = []
+
+  func began() { count += 1 }
+
+  func ended() {
+    count -= 1
+    guard count == 0 else { return }
+    let all = waiters
+    waiters = []
+    for waiter in all { waiter() }
+  }
+
+  /// Calls `done` once none is under way.
+  func wait(_ done: @escaping () -> Void) {
+    if count == 0 { done() } else { waiters.append(done) }
   }
 }

@@ -55,15 +55,15 @@ struct JSONLexer {
   /// - Returns: the token; nil where the input ended before.
   mutating func next(_ input: inout ArraySlice<UInt8>) -> JSONToken? {
     while let byte = input.first {
-      if case .string(let quote) = state, takeRun(&input, quote) { continue }
-      let (found, isTaken) = take(byte)
-      if isTaken { input.removeFirst() }
-      if let found { return found }
       if token.count > tokenBytesMax {
         token = []
         state = .recovery
         return .tooLong
       }
+      if case .string(let quote) = state, takeRun(&input, quote) { continue }
+      let (found, isTaken) = take(byte)
+      if isTaken { input.removeFirst() }
+      if let found { return found }
     }
     return nil
   }
@@ -72,15 +72,10 @@ struct JSONLexer {
   /// - Returns: whether there was any.
   private mutating func takeRun(_ input: inout ArraySlice<UInt8>, _ quote: UInt8) -> Bool {
     let room = tokenBytesMax + 1 - token.count
-    let run = input.prefix(max(0, room)).prefix { $0 != quote && $0 != UInt8(ascii: "\\") && Self.isText($0) }
-    if run.isEmpty { return false }
+    let run = input.prefix(room).prefix { $0 != quote && $0 != UInt8(ascii: "\\") && Self.isText($0) }
     token += run
     input = input[run.endIndex...]
-    if token.count > tokenBytesMax {
-      // The next byte finds the token too long, whatever it is.
-      return false
-    }
-    return true
+    return !run.isEmpty
   }
 
   /// What may stand in a string: no control characters, and no byte that no UTF-8 has.

@@ -86,6 +86,8 @@ enum JSONScalars {
   /// Bytes of a client that are shown to it again, at most.
   private static let shownBytesMax = 64
 
-  /// The front of a token, as an error shows it.
-  static func shown(_ bytes: [UInt8]) -> String { String(decoding: bytes.prefix(shownBytesMax), as: UTF8.self) }
+  /// The front of a token, as an error shows it. Clients written in C end their texts at a zero.
+  static func shown(_ bytes: [UInt8]) -> String {
+    String(String(decoding: bytes.prefix(shownBytesMax), as: UTF8.self).map { $0 == "\0" ? "\u{fffd}" : $0 })
+  }
 }
