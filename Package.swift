@@ -80,7 +80,7 @@ let package = Package(
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "Tracing", "WakeupLab",
+        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "Monitor", "Tracing", "WakeupLab",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
@@ -97,7 +97,10 @@ let package = Package(
     tests("AssemblyTests", ["Assembly", "Tracing", "TracingTestKit"]),
     tests(
       "MonitorTests",
-      ["Monitor", "Assembly", "Block", "CPNG", "EventLoop", "HostSystem", "Machine", "Platform", "Tracing"]),
+      [
+        "Monitor", "Assembly", "Block", "CPNG", "EventLoop", "HostSystem", "Machine", "Platform", "Tracing",
+        "TracingTestKit",
+      ]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
     tests("WakeupLabTests", ["WakeupLab", "Assembly", "EventLoop", "TracingTestKit"]),
     tests("GuestDriversTests", ["GuestDrivers"]),

@@ -4,6 +4,7 @@ import Assembly
 import HostSystem
 import Machine
 import Testing
+import TracingTestKit
 
 @testable import Monitor
 
@@ -110,6 +111,33 @@ import Testing
     #expect(try machine.execute("x-spindle-wakeups").last?["return"]?.elements?.first?["loop"] == "main")
     #expect(try machine.execute("x-spindle-engine").last?["return"]?["notes"]?.elements?.count == 2)
     try machine.quit()
+  }
+
+  @Test func aTraceIsRecordedMeasuredAndWritten() throws {
+    try withTracing {
+      let machine = try RunningMachine()
+      let file = try ImageOnDisk(byteCount: 0)
+      let tooEarly = #"{"action":"start","filename":"x"}"#
+      #expect(try machine.outline("x-spindle-trace", tooEarly) == ["Parameter 'filename' goes with action 'stop'"])
+      #expect(try machine.outline("x-spindle-trace", #"{"action":"start"}"#) == ["{}"])
+      for _ in 0..<5 { #expect(try machine.human("qemu-io d0 \"write -q 0 4k\"") == "") }
+      let running = try #require(try machine.execute("x-spindle-latency").last?["return"])
+      #expect(running["tracing"] == true)
+      let steps = try #require(running["latencies"]?.elements)
+      let submitted = try #require(steps.first { $0["step"] == "submitted to completed" })
+      guard case .integer(let count)? = submitted["count"], case .integer(let longest)? = submitted["max"] else {
+        Issue.record("no counts in \(submitted)")
+        return
+      }
+      #expect(count >= 5 && longest > 0)
+      let stop = #"{"action":"stop","filename":"\#(file.path)"}"#
+      #expect(try machine.execute("x-spindle-trace", stop).last?["return"]?["dropped"] == 0)
+      #expect(try machine.execute("x-spindle-latency").last?["return"]?["tracing"] == false)
+      #expect(try readWholeFile(file.path).count > 100)
+      let nowhere = #"{"action":"stop","filename":"/nowhere/t"}"#
+      #expect(try machine.outline("x-spindle-trace", nowhere).first?.hasPrefix("Could not write '/nowhere/t'") == true)
+      try machine.quit()
+    }
   }
 
   @Test func aSilentClientDoesNotKeepTheMachine() throws {
