@@ -14,6 +14,8 @@ import Machine
 public final class Monitor {
   /// Clients that wait in the kernel while another one is served. Further ones wait in connect(2), or fail.
   public static let backlogMax: Int32 = 8
+  /// How long no client is taken after one could not be.
+  private static let acceptRetryNs: UInt64 = 1_000_000_000
   /// How long the machine's end waits for a client that does not read.
   public static let farewellMs: Int32 = 1000
 
@@ -103,8 +105,10 @@ public final class Monitor {
       guard let client = try listener.accept() else { return }
       try serve(client)
     } catch {
-      // Without descriptors there are no clients for now, and the machine is more important.
+      // Without descriptors there are no clients, and the machine is more important. The client waits in the kernel and
+      // would wake the loop at once again.
       StandardError.print("spindle: monitor: a client could not be served: \(error)")
+      listener.rest(nanoseconds: Self.acceptRetryNs)
     }
   }
 
@@ -146,6 +150,7 @@ private final class Listener: DescriptorHandler, @unchecked Sendable {
   private let path: String?
   private let loop: EventLoop
   private let arrived: () -> Void
+  private var timer: RestTimer?
 
   init(_ descriptor: consuming OwnedDescriptor, path: String?, loop: EventLoop, arrived: @escaping () -> Void) {
     owned = descriptor
@@ -166,10 +171,26 @@ private final class Listener: DescriptorHandler, @unchecked Sendable {
 
   func accept() throws(SystemError) -> OwnedDescriptor? { try StreamSocket.accept(owned.number) }
 
+  /// Takes no client for a while.
+  func rest(nanoseconds: UInt64) {
+    isListening = false
+    let timer = RestTimer(loop: loop)
+    timer.listener = self
+    self.timer = timer
+    timer.arm(atNanoseconds: HostClock.nanoseconds + nanoseconds)
+  }
+
   func close() {
+    timer?.cancel()
     isListening = false
     if let path { unlink(path) }
   }
 
   override func ready() { arrived() }
+}
+
+/// Ends a listener's rest.
+private final class RestTimer: LoopTimer {
+  weak var listener: Listener?
+  override func fired() { listener?.isListening = true }
 }

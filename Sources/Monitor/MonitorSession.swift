@@ -16,7 +16,7 @@ final class MonitorSession {
   private var parser = JSONParser()
   private var input: ArraySlice<UInt8> = []
   private var isNegotiated = false
-  // A command is under way, the so-manieth of the connection.
+  // The number of the command that is under way; nil for none.
   private var executing: Int?
   private var commandCount = 0
   private var isProcessing = false
