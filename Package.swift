@@ -19,7 +19,11 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 
 let package = Package(
   name: "spindle",
-  products: [.executable(name: "spindle", targets: ["spindle"])],
+  products: [
+    .executable(name: "spindle", targets: ["spindle"]),
+    // In a folder of its own, so that it is never taken for QEMU by a PATH that leads to Spindle.
+    .executable(name: "qemu/qemu-system-x86_64", targets: ["QEMUSystem"]),
+  ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
@@ -74,16 +78,22 @@ let package = Package(
         "Assembly", "AsyncIO", "Bench", "CLinux", "EventLoop", "GuestDrivers", "GuestImages", "HostSystem", "Pictures",
         "Tracing", .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
-    module("QEMUCommandLine", ["Assembly", "Machine"]),
+    module(
+      "QEMUCommandLine", ["Accelerators", "Assembly", "HostSystem", "Machine", "Monitor", "Platform"]),
     module("Conformance", ["GuestDrivers", "HostSystem"]),
+    module(
+      "Monitor", ["Assembly", "AsyncIO", "Block", "CLinux", "CPNG", "EventLoop", "HostSystem", "Machine", "Tracing"]),
     // Floor 9
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "Pictures", "Tracing", "WakeupLab",
+        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "Monitor", "Pictures", "Tracing", "WakeupLab",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
+      swiftSettings: swiftSettings),
+    .executableTarget(
+      name: "QEMUSystem", dependencies: ["Assembly", "Block", "HostSystem", "Machine", "QEMUCommandLine"],
       swiftSettings: swiftSettings),
     // Tests
     tests("EventLoopTests", ["CURing", "EventLoop", "HostSystem"]),
@@ -95,6 +105,12 @@ let package = Package(
     .target(name: "DeviceTestKit", dependencies: ["Block", "Machine"], path: "Tests/DeviceTestKit"),
     tests("AHCITests", ["AHCI", "Machine", "Block", "EventLoop", "GuestMemory", "DeviceTestKit"]),
     tests("AssemblyTests", ["Assembly", "Tracing", "TracingTestKit"]),
+    tests(
+      "MonitorTests",
+      [
+        "Monitor", "Assembly", "Block", "CPNG", "EventLoop", "HostSystem", "Machine", "Platform", "Tracing",
+        "TracingTestKit",
+      ]),
     tests("BenchTests", ["Bench", "Assembly", "AsyncIO", "EventLoop"]),
     tests(
       "WakeupLabTests",

@@ -133,12 +133,13 @@ public final class AssembledMachine {
 
   /// Runs until the guest, a signal or an error ends the machine; then drains, and closes everything.
   /// - Returns: why it ended.
-  public func run() throws -> ShutdownReason {
+  /// - Parameter startsPaused: the guest waits for `Machine.resume`.
+  public func run(startsPaused: Bool = false) throws -> ShutdownReason {
     try drives.start()
     defer { drives.close() }
     // The program of a hosted processor may hold the machine, which holds its processors: without this neither would
     // go, and the images would stay open and locked.
     defer { machine.vcpus = nil }
-    return try machine.run()
+    return try machine.run(startsPaused: startsPaused)
   }
 }

@@ -85,6 +85,8 @@ public struct DriveConfiguration: Sendable, Equatable {
   public var nodeName: String?
   /// The device's name in the machine; nil for `id`.
   public var deviceID: String?
+  /// Whether a virtio disk has a loop and thread of its own; nil for what the machine says.
+  public var usesIOThread: Bool?
   /// Where a virtio disk is on the PCI bus; nil for the first slot that is free.
   public var pciAddress: PCIAddress?
   /// What the guest reads as firmware revision of a disk on `.ahci`, at most 8 characters; nil for the usual one.
@@ -114,7 +116,7 @@ public struct DriveConfiguration: Sendable, Equatable {
       "auto-read-only", "file.locking", "locking", "file.read-zeroes", "read-zeroes", "cache.direct", "cache.no-flush",
       "cache.writeback", "discard", "detect-zeroes", "copy-on-read", "cyls", "heads", "secs", "lcyls", "lheads",
       "lsecs",
-      "bios-chs-trans", "node-name", "device-id", "addr", "ver", "transitional",
+      "bios-chs-trans", "node-name", "device-id", "addr", "ver", "transitional", "iothread",
     ] + throttlingKeys
   /// Bytes of a serial number (virtio 1.3 §5.2.6, ACS-3 §7.12.7.15).
   public static let serialBytesMax = 20
@@ -166,7 +168,7 @@ public struct DriveConfiguration: Sendable, Equatable {
       }
       try readQueues(list, option: option)
     case .ahci:
-      for key in ["queues", "queue-size", "transitional"] {
+      for key in ["queues", "queue-size", "transitional", "iothread"] {
         guard let value = list[key] else { continue }
         throw UsageError("\(option): \(key)=\(value) goes with if=virtio only; leave \(key)= out")
       }
@@ -181,6 +183,7 @@ public struct DriveConfiguration: Sendable, Equatable {
       throw UsageError("\(option): queue-size=\(entries) is not a power of two; try 256")
     }
     queueEntries = UInt16(entries)
+    if list["iothread"] != nil { usesIOThread = try list.flag("iothread", default: false) }
     virtioInterface = try list.flag("transitional", default: false) ? .transitional : .modern
   }
 

@@ -36,6 +36,11 @@ final class DriveSet {
 
   let machine: Machine
   private let configuration: MachineConfiguration
+  /// Each drive and what is in it, as they were configured.
+  var attached: [AttachedDrive] = []
+  /// The loops of the I/O threads.
+  var ioLoops: [EventLoop] { ioThreads.map(\.loop) }
+  private var nodeCount = 0
   private let maker: BackendMaker
   private var ioThreads: [IOThread] = []
   // Places on the PCI bus that drives name or have.
@@ -91,7 +96,7 @@ final class DriveSet {
     _ drive: DriveConfiguration, at address: PCIAddress, mmioSlot: Int? = nil, startsThread: Bool
   ) throws -> VirtioBlockDevice {
     var thread: IOThread?
-    if configuration.usesIOThreads {
+    if drive.usesIOThread ?? configuration.usesIOThreads {
       thread = try IOThread(name: "io-\(drive.id)", monitor: configuration.monitor, pollNsMax: configuration.pollNsMax)
     }
     let backend = try makeBackend(drive, loop: thread?.loop ?? machine.mainLoop)
@@ -106,6 +111,7 @@ final class DriveSet {
     if let thread { ioThreads.append(thread) }
     disks.append(disk)
     owned[ObjectIdentifier(disk)] = Owned(backend: backend, thread: thread)
+    note(drive, backend)
     return disk
   }
 
@@ -150,19 +156,53 @@ final class DriveSet {
       if let version = drive.firmwareVersion { options.firmware = version }
       let backend = try makeBackend(drive, loop: machine.mainLoop)
       ahci.connect(ATADrive(backend: backend, options: options), to: port)
+      note(drive, backend)
     case .cdrom:
       var options = ATAPIDriveOptions()
       if let version = drive.firmwareVersion { options.firmware = version }
       options.serial = drive.serial.isEmpty ? "SPINDLE-DVD-\(port)" : drive.serial
       let backend = drive.source == .empty ? nil : try makeBackend(drive, loop: machine.mainLoop)
-      ahci.connect(ATAPIDrive(backend: backend, options: options), to: port)
+      let tray = ATAPIDrive(backend: backend, options: options)
+      ahci.connect(tray, to: port)
+      tray.onTrayMoved = { [machine, id = drive.deviceID ?? drive.id] isOpen in Self.tellTrayMoved(id, isOpen, machine)
+      }
+      note(drive, backend, tray: tray)
     }
   }
 
-  private func makeBackend(_ drive: DriveConfiguration, loop: EventLoop) throws -> BlockBackend {
+  /// The guest moves trays on vCPU threads, and events are the main loop's.
+  private static func tellTrayMoved(_ id: String, _ isOpen: Bool, _ machine: Machine) {
+    let event = MachineEvent.trayMoved(device: id, isOpen: isOpen)
+    if machine.mainLoop.isOnLoop {
+      machine.events.post(event)
+    } else {
+      machine.mainLoop.execute { machine.events.post(event) }
+    }
+  }
+
+  private func note(_ drive: DriveConfiguration, _ backend: BlockBackend?, tray: ATAPIDrive? = nil) {
+    let node = backend.map { backend in
+      var configuration = drive
+      configuration.id = drive.nodeName ?? nextNodeName()
+      return BlockNode(configuration, isNamed: drive.nodeName != nil, byteCount: backend.byteCount, backend: backend)
+    }
+    attached.append(AttachedDrive(drive, tray: tray, node: node))
+  }
+
+  /// A name for a node that its user has given none.
+  func nextNodeName() -> String {
+    defer { nodeCount += 1 }
+    let digits = String(nodeCount)
+    return "#block" + String(repeating: "0", count: max(0, 3 - digits.count)) + digits
+  }
+
+  /// Makes what serves a drive; `close`, or the machine's end, closes it.
+  func makeBackend(
+    _ drive: DriveConfiguration, loop: EventLoop, reportedAs name: String? = nil
+  ) throws -> BlockBackend {
     let backend = try maker.make(drive, loop: loop)
     backends.append(backend)
-    DriveErrors.watch(backend, drive: drive.id, of: machine)
+    DriveErrors.watch(backend, drive: name ?? drive.id, of: machine)
     return backend
   }
 
@@ -178,6 +218,12 @@ final class DriveSet {
       nonisolated(unsafe) let backend = backend
       backend.loop.execute { backend.resume() }
     }
+  }
+
+  /// Closes what serves no drive any more. Main loop's thread, on which it is.
+  func close(_ backend: BlockBackend) {
+    backends.removeAll { $0 === backend }
+    backend.close()
   }
 
   /// Engines and images are closed on their loops, by the threads that they belong to.

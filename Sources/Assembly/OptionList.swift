@@ -26,13 +26,17 @@ public struct OptionList {
   private var values: [(key: String, value: String)] = []
 
   /// Takes a list apart.
-  /// - Parameter known: the keys that there are, for the error text.
-  /// - Parameter isOther: whether a key that is not among them is taken as well.
+  /// - Parameters:
+  ///   - known: the keys that there are, for the error text.
+  ///   - isOther: whether a key that is not among them is taken as well.
+  ///   - flags: a key without a value means that it is on, and an empty list is no mistake.
   public init(
-    _ text: String, option: String, known: [String], isOther: (String) -> Bool = { _ in false }
+    _ text: String, option: String, known: [String], isOther: (String) -> Bool = { _ in false }, flags: Bool = false
   ) throws(UsageError) {
     self.option = option
+    if flags && text.isEmpty { return }
     for part in OptionList.split(text) {
+      let part = flags && known.contains(part) ? part + "=on" : part
       guard let equals = part.firstIndex(of: "="), equals != part.startIndex else {
         throw UsageError("\(option): '\(part)' is not of the form key=value; keys are \(known.joined(separator: ", "))")
       }

@@ -68,4 +68,7 @@ public struct BlockStatistics: Equatable, Sendable {
   public var errors: UInt64 = 0
   /// Requests that went to the host as a part of another one.
   public var merged: UInt64 = 0
+
+  /// Nothing done.
+  public init() {}
 }

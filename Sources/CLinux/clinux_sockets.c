@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -11,6 +12,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+const int clinux_unix_path_max = sizeof ((struct sockaddr_un *)0)->sun_path - 1;
 
 static int refuse(int fd) {
   int code = errno;
@@ -114,7 +117,19 @@ ssize_t clinux_receive(int fd, void *buffer, size_t count) {
 
 ssize_t clinux_send(int fd, const void *buffer, size_t count) {
   ssize_t result = send(fd, buffer, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (result < 0 && errno == ENOTSOCK) result = write(fd, buffer, count);
   return result < 0 ? -errno : result;
 }
 
 int clinux_unlink(const char *path) { return unlink(path) < 0 ? -errno : 0; }
+
+int clinux_path_is_socket(const char *path) {
+  struct stat facts;
+  if (lstat(path, &facts) < 0) return -errno;
+  return S_ISSOCK(facts.st_mode);
+}
+
+int clinux_duplicate(int fd) {
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  return copy < 0 ? -errno : copy;
+}

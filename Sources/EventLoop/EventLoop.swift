@@ -95,6 +95,9 @@ public final class EventLoop: @unchecked Sendable {
   /// Counts of the wake protocol. Any thread.
   public var wakeStatistics: WakeStatistics { notifier.statistics }
 
+  /// When other threads wake the loop. Any thread.
+  public var wakePolicy: WakePolicy { notifier.policy }
+
   // MARK: Whose it is
 
   /// Makes the calling thread the loop thread until `release`, also between rounds. Threads that call `run` need not.

@@ -20,6 +20,12 @@ extension Machine {
     }
   }
 
+  /// Asks for a reset as the host's user does, with the same policy. Main loop's thread, machine lock held.
+  public func requestHostReset() {
+    requests.resetIsForHost = true
+    requestReset()
+  }
+
   /// Makes a sleeping main loop look again at `Device.isQuiet`: for a device that became quiet on another thread.
   /// Any thread; the device must still be part of the machine when this returns.
   public func deviceBecameQuiet() { requests.wakeForQuiet() }
@@ -75,6 +81,7 @@ extension Machine {
   }
 
   private func end() {
+    if let reason = requests.reason { events.post(.shutdown(byGuest: reason.isByGuest)) }
     stopVCPUs()
     runState = .shutdown
     drain()
@@ -102,6 +109,8 @@ extension Machine {
     drain()
     for device in devices { device.reset() }
     for device in devices { device.resume() }
+    events.post(.reset(byGuest: !requests.resetIsForHost))
+    requests.resetIsForHost = false
   }
 
   private func stopVCPUs() {

@@ -25,6 +25,8 @@ final class MachineRequests: @unchecked Sendable {
   private let shutdown: Flag
   private let reset: Flag
   private let quiet: Flag
+  /// The reset that is asked for is the host's user's wish. Loop thread.
+  var resetIsForHost = false
 
   init(loop: EventLoop) {
     shutdown = Flag(loop: loop)

@@ -15,6 +15,14 @@ public enum ShutdownReason: Equatable, Sendable {
   /// The host's user asked for it (QMP `quit`, the end of a test).
   case hostRequest
 
+  /// Whether the guest has brought it about.
+  public var isByGuest: Bool {
+    switch self {
+    case .guestExit, .reset, .powerOff, .guestFault: true
+    case .signal, .hostRequest: false
+    }
+  }
+
   /// One word that fits an atomic: the case in the upper half (never 0, which means "none"), its value in the lower.
   var word: UInt64 {
     switch self {

@@ -65,8 +65,6 @@ public struct QEMUPlan: Sendable {
   public var startsPaused = false
   /// A reset ends the machine.
   public var endsAtReset = false
-  /// The guest's end stops the machine, and a monitor ends the process.
-  public var staysAfterShutdown = false
   /// The guest's name, for the monitor.
   public var name: String?
   /// Named files of the firmware's configuration.

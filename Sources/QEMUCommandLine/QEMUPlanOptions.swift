@@ -154,12 +154,13 @@ extension QEMUPlan {
   mutating func readSwitches(_ words: OptionWords) throws(UsageError) {
     startsPaused = words.has("S")
     endsAtReset = words.has("no-reboot")
-    staysAfterShutdown = words.has("no-shutdown")
     for text in words.all("action") {
       var list = try KeyValueList(text, option: "-action")
       if let action = list.take("reboot") { endsAtReset = action == "shutdown" }
-      if let action = list.take("shutdown") { staysAfterShutdown = action == "pause" }
-      list.ignore("panic", "watchdog")
+      if list.take("shutdown") == "pause" {
+        throw UsageError("-action shutdown=pause: the process ends with its guest")
+      }
+      list.ignore("panic", "watchdog", "shutdown")
       try list.finish()
     }
     name = words.last("name").map { String($0.prefix { $0 != "," }) }
@@ -167,6 +168,7 @@ extension QEMUPlan {
     let refused = [
       "incoming": "live migration is not offered", "daemonize": "start it in the background with a shell's &",
       "icount": "instructions are not counted", "loadvm": "there are no saved states",
+      "no-shutdown": "the process ends with its guest; leave it out",
     ]
     for option in words.options {
       if let reason = refused[option.name] {

@@ -8,6 +8,7 @@ import GuestDrivers
 import GuestImages
 import HostSystem
 import Machine
+import Monitor
 import Platform
 
 struct Run: ParsableCommand {
@@ -93,12 +94,17 @@ struct Run: ParsableCommand {
   var wake = "elided"
   @Option(help: "Who enters the kernel for what a vCPU has queued: loop or vcpu.")
   var submit = "loop"
+  @Option(
+    help:
+      "A QMP monitor: unix:PATH or tcp:127.0.0.1:PORT, with ,server=on and ,wait=off, or stdio (with --serial file:…).")
+  var qmp: String?
   @Option(help: "Record what happens to each request, and write it to FILE for Perfetto or chrome://tracing.")
   var trace: String?
 
   func run() throws {
     if drive.contains(where: DriveConfiguration.asksForEngines) { return EngineReport().print() }
     let choice = try acceleratorChoice()
+    let monitorAddress = try qmpAddress()
     let configuration = try machineConfiguration()
     let image = try kernelImage()
     let sink = try serialSink()
@@ -120,6 +126,8 @@ struct Run: ParsableCommand {
     assembled.notes.forEach(note)
     if serial == "stdio" { sink.startInput(from: STDIN_FILENO, loop: assembled.machine.mainLoop) }
     signals.watch(assembled)
+    let monitor = try monitorAddress.map { try startMonitor(at: $0, of: assembled) }
+    defer { monitor?.close() }
     recording?.start()
     let ending = try assembled.run()
     if let recording { note(try recording.finish()) }
@@ -163,6 +171,26 @@ struct Run: ParsableCommand {
     case .hostRequest:
       return 0
     }
+  }
+
+  // MARK: The monitor
+
+  private func qmpAddress() throws -> MonitorAddress? {
+    guard let qmp else { return nil }
+    let address = try MonitorAddress(parsing: qmp, option: "--qmp")
+    if address == .standardIO && serial == "stdio" {
+      throw UsageError("--qmp stdio: the serial port is there; write --serial file:PATH")
+    }
+    return address
+  }
+
+  private func startMonitor(at address: MonitorAddress, of assembled: AssembledMachine) throws -> Monitor {
+    var settings = MonitorSettings()
+    settings.package = "spindle \(Spindle.version)"
+    let monitor = Monitor(target: MachineControl(assembled), address: address, settings: settings)
+    try monitor.start()
+    monitor.waitForClient()
+    return monitor
   }
 
   // MARK: Options

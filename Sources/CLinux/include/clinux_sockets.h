@@ -26,8 +26,14 @@ int clinux_socketpair(int descriptors[2]);
 int clinux_is_socket(int fd);
 /// Reads without waiting; 0 at the end, EAGAIN where there is nothing.
 ssize_t clinux_receive(int fd, void *buffer, size_t count);
-/// Writes without waiting and without SIGPIPE; EAGAIN where there is no room.
+/// Writes without waiting and, to a socket, without SIGPIPE; EAGAIN where there is no room.
 ssize_t clinux_send(int fd, const void *buffer, size_t count);
 int clinux_unlink(const char *path);
+/// Longest path of a Unix socket.
+extern const int clinux_unix_path_max;
+/// Whether a path is a socket: 1 or 0.
+int clinux_path_is_socket(const char *path);
+/// A second descriptor for the same file, close-on-exec.
+int clinux_duplicate(int fd);
 
 #endif

@@ -16,7 +16,7 @@ open class PCIFunction: Device {
   /// The MSI capability, where the function has one.
   public private(set) final var msi: MSI?
 
-  private var registers: [PCIBaseAddressRegister] = []
+  private(set) final var registers: [PCIBaseAddressRegister] = []
   private var msixOffset = 0
   private var msiOffset = 0
   private var lastCapability: Int?

@@ -40,6 +40,10 @@ public final class BoardInterrupts: InterruptController, @unchecked Sendable {
 
   public override func send(_ message: MSIMessage) { accelerator.send(message) }
 
+  public override func pinChanged(of function: PCIAddress, pin: UInt8, asserted: Bool) {
+    accelerator.pinChanged(of: function, pin: pin, asserted: asserted)
+  }
+
   public override func setLine(_ line: Int, asserted: Bool) {
     guard levels.indices.contains(line), levels[line] != asserted else { return }
     onInputChange(line, asserted)

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-import Assembly
 import Glibc
 import HostSystem
 import Machine
 
 /// Turns Ctrl-C and SIGTERM into an orderly shutdown (requests in flight complete, then the process ends), and SIGCONT into
 /// `Machine.resume`, which tries the requests again that stopped the machine.
-final class ShutdownSignals {
+public final class ShutdownSignals {
   private let descriptor: SignalDescriptor
 
   /// Takes over the signals; they wait until a machine is there. Main thread, before any other thread runs.
-  init() throws(SystemError) { descriptor = try SignalDescriptor([SIGINT, SIGTERM, SIGHUP, SIGCONT]) }
+  public init() throws(SystemError) { descriptor = try SignalDescriptor([SIGINT, SIGTERM, SIGHUP, SIGCONT]) }
 
   /// Ends `assembled`'s machine by the signals from now on, and by those that have come already.
-  func watch(_ assembled: AssembledMachine) {
+  public func watch(_ assembled: AssembledMachine) {
     let descriptor = descriptor
     assembled.machine.mainLoop.addReader(descriptor.number) { [unowned assembled] in
       while let number = descriptor.next() {

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// qemu-system-x86_64: Spindle in the place of QEMU, for test programs that start their machine by QEMU's command line. It
+// prints nothing on standard output, which belongs to them.
+import Assembly
+import Block
+import Glibc
+import HostSystem
+import Machine
+import QEMUCommandLine
+
+@main
+struct QEMUSystem {
+  private static let name = "qemu-system-x86_64"
+
+  static func main() {
+    // A client that goes away is told by the write's result.
+    signal(SIGPIPE, SIG_IGN)
+    do {
+      exit(try run(Array(CommandLine.arguments.dropFirst())))
+    } catch {
+      StandardError.print("\(name): \(line(error))")
+      exit(1)
+    }
+  }
+
+  private static func line(_ error: any Error) -> String {
+    if let image = error as? ImageError { return "-drive: \(image)" }
+    return "\(error)"
+  }
+
+  private static func run(_ words: [String]) throws -> Int32 {
+    let plan = try QEMUPlan(words)
+    if let question = plan.question {
+      print(QEMUAnswers.text(of: question))
+      return 0
+    }
+    // Before any thread starts, so that no thread is interrupted by them.
+    let signals = try ShutdownSignals()
+    if let path = plan.pidFile { try writeProcessNumber(path) }
+    let machine = try QEMUMachine(plan, program: name)
+    signals.watch(machine.assembled)
+    switch try machine.run() {
+    case .guestExit(let status): return status & 0xff
+    case .guestFault: return 1
+    // As QEMU: being told to end is no failure.
+    case .signal, .hostRequest, .reset, .powerOff: return 0
+    }
+  }
+
+  private static func writeProcessNumber(_ path: String) throws {
+    do throws(SystemError) { try writeWholeFile(path, Array("\(getpid())\n".utf8)) } catch {
+      throw SetupError("-pidfile \(path): \(SystemError.text(of: error.code))")
+    }
+  }
+}
