@@ -87,8 +87,8 @@ let package = Package(
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "Monitor", "Pictures", "Tracing", "WakeupLab",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Assembly", "AsyncIO", "Bench", "Conformance", "EventLoop", "GuestImages", "Monitor", "Pictures",
+        "QEMUCommandLine", "Tracing", "WakeupLab", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: swiftSettings),
@@ -116,7 +116,7 @@ let package = Package(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
     tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly"]),
-    tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem"]),
+    tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem", "QEMUCommandLine"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

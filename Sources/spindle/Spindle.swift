@@ -20,9 +20,13 @@ struct Spindle: ParsableCommand {
         spindle aio disk.img
         spindle bench virtio --file disk.img
         spindle wakeup --reproduce
+        spindle conform
       """,
     version: version,
-    subcommands: [Run.self, AIOCommand.self, BenchCommand.self, WakeupCommand.self, Image.self, DurabilityCommand.self])
+    subcommands: [
+      Run.self, AIOCommand.self, BenchCommand.self, WakeupCommand.self, ConformCommand.self, Image.self,
+      DurabilityCommand.self,
+    ])
 
   static func main() {
     LoggingSystem.bootstrap { label in

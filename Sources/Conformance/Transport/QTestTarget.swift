@@ -57,7 +57,10 @@ public final class QTestLauncher: Sendable {
       return
     }
     guard !words.isEmpty else { throw TransportError(.notRunning, "the target's command is empty") }
-    kind = try Self.answer(of: words + ["--version"]).contains("QEMU emulator") ? .qemu : .other
+    // A line of its own begins so; others may mention whose command line they understand.
+    let isQEMU = try Self.answer(of: words + ["--version"]).split(separator: "; ")
+      .contains { $0.hasPrefix("QEMU emulator") }
+    kind = isQEMU ? .qemu : .other
     // Only QEMU is ever built without it.
     hasQTestAccelerator =
       kind == .qemu
