@@ -39,6 +39,9 @@ public struct MachineConfiguration: Sendable {
   /// Wakeups a second that other work of a busy machine would give the main loop; 0 for none.
   public var activityHz: UInt64 = 0
 
+  /// Whether a line on standard error tells the user that an error has stopped the machine, and how it goes on.
+  public var announcesStops = true
+
   /// A machine without disks.
   public init() {}
 

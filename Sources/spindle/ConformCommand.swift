@@ -20,7 +20,8 @@ struct ConformCommand: ParsableCommand {
         spindle conform
         spindle conform --list --filter virtio/
         spindle conform --target command:qemu-system-x86_64 --jobs 2
-        spindle conform --target socket:/tmp/qtest.sock --filter ahci/ --format tap
+        spindle conform --machine ahci --prepare folder
+        spindle conform --machine ahci --target socket:qtest.sock --format tap
         spindle conform --round-trips
       """)
 
@@ -34,6 +35,16 @@ struct ConformCommand: ParsableCommand {
         + "(a program with QEMU's command line), or socket:PATH (one machine that runs and listens).",
       valueName: "target"))
   var target = "builtin"
+  @Option(
+    help: ArgumentHelp(
+      "Only cases of one kind of machine, as --list names them; a machine behind a socket is of one kind.",
+      valueName: "kind"))
+  var machine: String?
+  @Option(
+    help: ArgumentHelp(
+      "Make this folder with the images of --machine instead, and print QEMU's options for such a machine.",
+      valueName: "folder"))
+  var prepare: String?
   @Option(help: "How results are printed: text, tap, junit or json.")
   var format = "text"
   @Flag(help: "The same as --format json.")
@@ -60,15 +71,21 @@ struct ConformCommand: ParsableCommand {
     }
     // A machine that goes away is told by the write's result.
     signal(SIGPIPE, SIG_IGN)
+    let kind = try chooseMachine()
+    if let prepare { return try writeImages(of: kind, into: prepare) }
     if roundTrips { return try measure(choice, chosenFormat) }
     var options = ConformanceRun.Options(target: Self.machines(of: choice))
     options.filters = filter
+    options.machine = kind
     options.jobs = jobs
     options.seed = seed
     guard !options.chosen.isEmpty else {
-      throw UsageError("--filter \(filter.joined(separator: ", ")): no case's id contains it; see --list")
+      let kinds = machine.map { " of --machine \($0)" } ?? ""
+      throw UsageError("--filter \(filter.joined(separator: ", ")): no case\(kinds) has it in its id; see --list")
     }
     if list { return try printList(options.chosen, chosenFormat) }
+    // A machine of ours would tell of every wrong thing that a case does on purpose.
+    Spindle.logLevel.withLock { $0 = .critical }
     let results = try ConformanceRun(options).run()
     print(results.text(chosenFormat, version: Spindle.version), terminator: "")
     if !results.isGood { throw ExitCode(1) }
@@ -79,6 +96,24 @@ struct ConformCommand: ParsableCommand {
       throw UsageError("--format \(format): unknown; choose text, tap, junit or json")
     }
     return json ? .json : chosen
+  }
+
+  private func chooseMachine() throws -> MachineKind? {
+    guard let machine else { return nil }
+    guard let kind = MachineKind(rawValue: machine) else {
+      let kinds = MachineKind.allCases.map(\.rawValue).joined(separator: ", ")
+      throw UsageError("--machine \(machine): unknown; choose one of \(kinds)")
+    }
+    return kind
+  }
+
+  private func writeImages(of kind: MachineKind?, into folder: String) throws {
+    guard let kind else { throw UsageError("--prepare \(folder): name the kind of machine with --machine") }
+    guard mkdir(folder, 0o777) == 0 else {
+      throw SetupError("--prepare \(folder): \(SystemError.text(of: errno)); name a folder that is not there yet")
+    }
+    let words = try kind.prepare(inFolder: folder)
+    print(words.joined(separator: " "))
   }
 
   private static func machines(of choice: TargetChoice) -> QTestTarget {

@@ -5,6 +5,7 @@ import Assembly
 import Glibc
 import HostSystem
 import Logging
+import Synchronization
 
 @main
 struct Spindle: ParsableCommand {
@@ -28,10 +29,13 @@ struct Spindle: ParsableCommand {
       DurabilityCommand.self,
     ])
 
+  /// What machines that are made from here on say in their logs.
+  static let logLevel = Mutex(Logger.Level.notice)
+
   static func main() {
     LoggingSystem.bootstrap { label in
       var handler = StreamLogHandler.standardError(label: label)
-      handler.logLevel = .notice
+      handler.logLevel = logLevel.withLock { $0 }
       return handler
     }
     do {

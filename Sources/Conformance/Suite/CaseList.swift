@@ -3,9 +3,10 @@ import FoundationEssentials
 
 /// Lists of cases that are not run.
 public enum CaseList {
-  /// Two lines a case: its id and what it says, and the section.
+  /// Two lines a case: its id and what it says; the kind of machine and the section.
   public static func text(of cases: [ConformanceCase]) -> String {
-    cases.map { "\($0.id): \($0.title)\n    [\($0.section)]\n" }.joined() + "\(cases.count) cases\n"
+    cases.map { "\($0.id): \($0.title)\n    \($0.machine.rawValue) [\($0.section)]\n" }.joined()
+      + "\(cases.count) cases\n"
   }
 
   private struct Object: Encodable {

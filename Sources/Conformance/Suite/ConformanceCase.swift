@@ -30,6 +30,10 @@ public struct ConformanceCase: Sendable {
   public var title: String
   /// Where the behaviour is laid down: specification and section, and the row of the known failures where it is one.
   public var section: String
+  /// The clauses in `section`, without known failures.
+  public var clauses: String {
+    section.split(separator: "; ").filter { !$0.hasPrefix("known failure") }.joined(separator: "; ")
+  }
   /// What the machine has.
   public var machine: MachineKind
   /// Whether the case leaves the machine as the next one of its kind wants it: it begins with a reset of its device,

@@ -67,7 +67,7 @@ public struct ConformanceResults: Sendable {
     var rows: [(id: String, section: String, reason: String)] = []
     for one in cases {
       guard case .knownDifference(let reason, _) = one.verdict else { continue }
-      rows.append((one.testCase.id, one.testCase.section, reason))
+      rows.append((one.testCase.id, one.testCase.clauses, reason))
     }
     guard !rows.isEmpty else { return [] }
     let idWidth = rows.map(\.id.count).max() ?? 0
