@@ -115,7 +115,7 @@ let package = Package(
     tests(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
-    tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly"]),
+    tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly", "HostSystem"]),
     tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem", "QEMUCommandLine"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
