@@ -14,6 +14,8 @@ public enum MachineKind: String, CaseIterable, Sendable {
   case virtioReadOnly
   /// A virtio disk with two request queues.
   case virtioTwoQueues
+  /// A virtio disk whose requests are served by an I/O thread.
+  case virtioThread
   /// A virtio disk whose first write and first flush fail with EIO, reported to the guest.
   case virtioFaults
   /// A virtio disk whose first write fails with EIO and stops the machine until it is continued.
@@ -91,6 +93,9 @@ public enum MachineKind: String, CaseIterable, Sendable {
     case .virtioSerial: drives = [("", "\(virtio),serial=\(Self.serial)")]
     case .virtioReadOnly: drives = [(",readonly=on", virtio)]
     case .virtioTwoQueues: drives = [("", "\(virtio),num-queues=2")]
+    case .virtioThread:
+      machine += ["-object", "iothread,id=io0"]
+      drives = [("", "\(virtio),iothread=io0")]
     case .virtioFaults: drives = [(",werror=report,rerror=report", virtio)]
     case .virtioStop: drives = [(",werror=stop,rerror=stop", virtio)]
     case .virtioTwoQueuesStop:
