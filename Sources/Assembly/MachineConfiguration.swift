@@ -38,6 +38,8 @@ public struct MachineConfiguration: Sendable {
   public var heartbeatNs = Heartbeat.realTimeClockNs
   /// Wakeups a second that other work of a busy machine would give the main loop; 0 for none.
   public var activityHz: UInt64 = 0
+  /// The main loop has the refreshes of a display that somebody looks at.
+  public var hasDisplay = false
 
   /// A machine without disks.
   public init() {}
