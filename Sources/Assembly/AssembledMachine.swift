@@ -54,7 +54,7 @@ public final class AssembledMachine {
     machine.lock.lock()
     defer { machine.lock.unlock() }
     machine.add(serial)
-    machine.add(DebugExit())
+    if let port = configuration.debugExitPort { machine.add(DebugExit(port: port)) }
     try firmware.addMemoryMap(memory.regions)
     machine.add(firmware)
     machine.add(power)

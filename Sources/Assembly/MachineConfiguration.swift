@@ -30,6 +30,8 @@ public struct MachineConfiguration: Sendable {
   /// What the real-time clock shows as the machine begins.
   public var clockBase = ClockBase.utc
 
+  /// Where the guest writes to end the machine; nil for nowhere.
+  public var debugExitPort: UInt16? = DebugExit.standardPort
   /// When the main loop is woken for what a vCPU has queued.
   public var wakePolicy = WakePolicy.elided
   /// Who enters the kernel for what a vCPU queues on the main loop's ring.
