@@ -71,6 +71,7 @@ public final class QEMUMachine {
     configuration.memoryBytes = plan.memoryBytes
     configuration.processorCount = plan.processorCount
     configuration.drives = plan.drives
+    configuration.debugExitPort = plan.debugExitPort
     guard let base = ClockBase(plan.clockBase) else {
       throw UsageError("-rtc base=\(plan.clockBase): write utc, localtime or a date such as 2026-02-28T12:00:00")
     }
