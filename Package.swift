@@ -116,7 +116,8 @@ let package = Package(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
     tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly"]),
-    tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem"]),
+    .testTarget(
+      name: "ConformanceTests", dependencies: ["Conformance", "GuestDrivers", "HostSystem"], exclude: ["Scripts"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

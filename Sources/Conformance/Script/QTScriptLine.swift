@@ -57,7 +57,7 @@ extension QTScript {
 
   /// A request, and what follows its `=>`.
   static func splitExpectation(_ text: Substring) -> (request: Substring, expectation: Substring?) {
-    var previous: UInt8 = 0
+    var previous = UInt8(ascii: " ")
     for index in text.utf8.indices {
       let rest = text.utf8[index...]
       if isBlank(previous), rest.starts(with: "=>".utf8) {

@@ -33,9 +33,19 @@ extension QTScript {
       }
       index += 1 + valueCount
     }
-    for index in kept.indices.dropFirst() where ["-M", "-machine", "--machine"].contains(kept[index - 1]) {
-      let keys = kept[index].split(separator: ",").filter { !$0.hasPrefix("accel=") }
-      kept[index] = keys.joined(separator: ",")
+    return withoutAccelerators(kept)
+  }
+
+  /// What runs the machine may also be a part of its type.
+  private static func withoutAccelerators(_ words: [String]) -> [String] {
+    var kept: [String] = []
+    for word in words {
+      guard let option = kept.last, ["-M", "-machine", "--machine"].contains(option) else {
+        kept.append(word)
+        continue
+      }
+      let keys = word.split(separator: ",").filter { !$0.hasPrefix("accel=") }
+      if keys.isEmpty { kept.removeLast() } else { kept.append(keys.joined(separator: ",")) }
     }
     return kept
   }

@@ -21,8 +21,8 @@ extension QTScript {
 
 /// Turns lines into steps. Every limit here keeps a hostile file from taking more than a moment and a few megabytes.
 struct QTScriptParser {
-  /// No file is longer.
-  static let fileBytesMax = 16 << 20
+  /// A script has no more bytes, with all that it includes.
+  static let bytesMax = 16 << 20
   /// A script has no more lines, with all that it includes.
   static let linesMax = 1_000_000
   /// A script includes no more files.
@@ -43,6 +43,7 @@ struct QTScriptParser {
   private var openFiles: [String] = []
   private var lineCount = 0
   private var fileCount = 0
+  private var byteCount = 0
 
   init(name: String) { script = QTScript(name: name) }
 
@@ -66,7 +67,10 @@ struct QTScriptParser {
     do throws(SystemError) { bytes = try Self.contents(path) } catch {
       throw failure("cannot be read (\(SystemError.text(of: error.code)))")
     }
-    guard bytes.count <= Self.fileBytesMax else { throw failure("has more than \(Self.fileBytesMax) bytes") }
+    byteCount += bytes.count
+    guard byteCount <= Self.bytesMax else {
+      throw failure("has more than \(Self.bytesMax) bytes, with all that it includes")
+    }
     let real = realpath(path, nil)
     defer { free(real) }
     let realPath = real.map { String(cString: $0) } ?? path
@@ -87,7 +91,7 @@ struct QTScriptParser {
     let descriptor = try OwnedDescriptor.open(path, flags: O_RDONLY)
     var result: [UInt8] = []
     var chunk = [UInt8](repeating: 0, count: 1 << 16)
-    while result.count <= fileBytesMax {
+    while result.count <= bytesMax {
       let count = try HostSystem.checked("read") {
         let result = Glibc.read(descriptor.number, &chunk, chunk.count)
         return result < 0 ? Int(-errno) : result

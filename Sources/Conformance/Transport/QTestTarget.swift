@@ -57,7 +57,8 @@ public final class QTestLauncher: Sendable {
       return
     }
     guard !words.isEmpty else { throw TransportError(.notRunning, "the target's command is empty") }
-    kind = try Self.answer(of: words + ["--version"]).contains("QEMU emulator") ? .qemu : .other
+    // Spindle's own program with QEMU's command line names QEMU too, but not first.
+    kind = try Self.answer(of: words + ["--version"]).hasPrefix("QEMU emulator") ? .qemu : .other
     // Only QEMU is ever built without it.
     hasQTestAccelerator =
       kind == .qemu
