@@ -27,7 +27,7 @@
 //     @wait irq 10                               until an intercepted line was raised since it was last waited for
 //     @pause 20ms                                lets the machine alone
 //     @repeat 32 slot … @end                     the lines between, with $slot = 0, 1, …; the name may be left out
-//     @include FILE                              relative to the script's folder
+//     @include FILE                              relative to the folder of the file that says so
 //     @expect alive                              the machine answers; every script ends with that
 //
 // A number is decimal, or hexadecimal behind 0x, with _ between digits. An expression has numbers, $names, parentheses
