@@ -116,7 +116,9 @@ let package = Package(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
     tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly", "HostSystem"]),
-    tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem", "QEMUCommandLine"]),
+    .testTarget(
+      name: "ConformanceTests", dependencies: ["Conformance", "GuestDrivers", "HostSystem", "QEMUCommandLine"],
+      exclude: ["Scripts"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

@@ -71,4 +71,13 @@ public struct KnownDifference: Sendable {
     self.target = target
     self.reason = reason
   }
+
+  /// The verdict for a case that is known to differ, from what was seen.
+  func judge(_ seen: Verdict) -> Verdict {
+    switch seen {
+    case .failed(let text): .knownDifference(reason, seen: text)
+    case .passed: .missingDifference(reason)
+    default: seen
+    }
+  }
 }

@@ -194,12 +194,7 @@ struct CaseWorker {
 
   private func judge(_ one: ConformanceCase, _ seen: Verdict) -> Verdict {
     let known = options.differences.first { $0.caseID == one.id && $0.target == launcher.kind }
-    guard let known else { return seen }
-    switch seen {
-    case .failed(let text): return .knownDifference(known.reason, seen: text)
-    case .passed: return .missingDifference(known.reason)
-    default: return seen
-    }
+    return known?.judge(seen) ?? seen
   }
 }
 
