@@ -22,9 +22,13 @@ struct ConformCommand: ParsableCommand {
         spindle conform --target command:qemu-system-x86_64 --jobs 2
         spindle conform --machine ahci --prepare folder
         spindle conform --machine ahci --target socket:qtest.sock --format tap
+        spindle conform reproducer.qts --target command:qemu-system-x86_64
         spindle conform --round-trips
       """)
 
+  @Argument(
+    help: ArgumentHelp("Scripts of qtest lines to run instead of the suites' cases.", valueName: "file.qts"))
+  var scripts: [String] = []
   @Flag(help: "List the cases with their sections instead of running them.")
   var list = false
   @Option(help: "Only cases whose id contains this text; may be given several times.")
@@ -72,8 +76,10 @@ struct ConformCommand: ParsableCommand {
     // A machine that goes away is told by the write's result.
     signal(SIGPIPE, SIG_IGN)
     let kind = try chooseMachine()
+    try checkScripts()
     if let prepare { return try writeImages(of: kind, into: prepare) }
     if roundTrips { return try measure(choice, chosenFormat) }
+    if !scripts.isEmpty { return try runScripts(on: Self.machines(of: choice), chosenFormat) }
     var options = ConformanceRun.Options(target: Self.machines(of: choice))
     options.filters = filter
     options.machine = kind
@@ -84,11 +90,43 @@ struct ConformCommand: ParsableCommand {
       throw UsageError("--filter \(filter.joined(separator: ", ")): no case\(kinds) has it in its id; see --list")
     }
     if list { return try printList(options.chosen, chosenFormat) }
-    // A machine of ours would tell of every wrong thing that a case does on purpose.
-    Spindle.logLevel.withLock { $0 = .critical }
-    let results = try ConformanceRun(options).run()
-    print(results.text(chosenFormat, version: Spindle.version), terminator: "")
+    Self.silenceMachines()
+    try report(try ConformanceRun(options).run(), chosenFormat)
+  }
+
+  private func report(_ results: ConformanceResults, _ format: ResultFormat) throws {
+    print(results.text(format, version: Spindle.version), terminator: "")
     if !results.isGood { throw ExitCode(1) }
+  }
+
+  /// A machine of ours would tell of every wrong thing that a case does on purpose.
+  private static func silenceMachines() { Spindle.logLevel.withLock { $0 = .critical } }
+
+  // MARK: Scripts
+
+  private func checkScripts() throws {
+    guard let first = scripts.first else { return }
+    if let other = scripts.first(where: { !$0.hasSuffix(".qts") }) {
+      throw UsageError("\(other): the name of a script ends in .qts; cases are chosen by --filter")
+    }
+    let others = [
+      ("--list", list), ("--round-trips", roundTrips), ("--filter", !filter.isEmpty), ("--machine", machine != nil),
+      ("--prepare", prepare != nil),
+    ]
+    if let other = others.first(where: { $0.1 }) {
+      throw UsageError("\(first): \(other.0) is about the suites' cases; leave it out to run scripts")
+    }
+  }
+
+  private func runScripts(on target: QTestTarget, _ format: ResultFormat) throws {
+    var options = QTScriptRun.Options(target: target)
+    options.jobs = jobs
+    Self.silenceMachines()
+    do {
+      try report(try QTScriptRun(options).run(files: scripts), format)
+    } catch let error as QTScriptError {
+      throw UsageError("\(error)")
+    }
   }
 
   private func chooseFormat() throws -> ResultFormat {
