@@ -34,8 +34,11 @@ open class DescriptorHandler: @unchecked Sendable {
   final var isReady = false
   final var nextReady: Unmanaged<DescriptorHandler>?
 
+  /// What most handlers wait for: something to read (poll(2), POLLIN).
+  public static let readable = Int16(POLLIN)
+
   /// Describes a handler for `events` of `descriptor`.
-  public init(descriptor: Int32, events: Int16 = Int16(POLLIN), isPollable: Bool = false) {
+  public init(descriptor: Int32, events: Int16 = readable, isPollable: Bool = false) {
     self.descriptor = descriptor
     self.events = events
     self.isPollable = isPollable
