@@ -35,7 +35,7 @@ import Testing
     for offset in stride(from: UInt64(0x2c), to: 0x100, by: 4) { #expect(try hba.register(offset) == 0, "\(offset)") }
     for number in 0..<6 { try checkPort(Port(hba, number), hasDrive: number == 5) }
     let rest = try hba.machine.bytes(HBA.registers + 0x400, 0xc00)
-    #expect(rest.allSatisfy { $0 == 0 }, "ports that are not implemented")
+    #expect(rest.allSatisfy { $0 == 0 }, "ports that there are not")
     #expect(try hba.register(0xffc) == 0)
   }
 
@@ -123,5 +123,52 @@ import Testing
     try port.set(Port.Offset.interruptStatus, 1)
     try hba.set(0x08, 1 << 5)
     #expect(try hba.register(0x08) == 0)
+  }
+
+  @Test func everyPortTakesItsMemoryAndOnlyTheDrivesPortStarts() throws {
+    let machine = try Self.machine(try Folder())
+    let hba = try HBA(machine)
+    try hba.set(0x04, 0x8000_0000)
+    #expect(try hba.register(0x04) & 0x8000_0000 != 0)
+    for number in 0..<6 {
+      let port = Port(hba, number)
+      #expect(try port.register(Port.Offset.command) & 0xc011 == 0, "idle")
+      try port.set(Port.Offset.commandList, UInt32(port.list))
+      #expect(try port.register(Port.Offset.commandList) == UInt32(port.list))
+      try port.set(Port.Offset.received, UInt32(port.received))
+      #expect(try port.register(Port.Offset.received) == UInt32(port.received))
+      try port.clearStatus()
+      #expect(try port.register(Port.Offset.error) == 0)
+      #expect(try port.register(Port.Offset.interruptStatus) == 0)
+      #expect(try hba.register(0x08) & 1 << UInt32(number) == 0)
+      try port.set(Port.Offset.interruptEnable, 0xffff_ffff)
+      #expect(try port.register(Port.Offset.interruptEnable) == 0xfdc0_00ff)
+      try port.set(Port.Offset.command, try port.register(Port.Offset.command) | 0x10)
+      #expect(try port.register(Port.Offset.command) & 0x4000 != 0, "FR of port \(number)")
+      // How a client finds a drive.
+      let isIdle = try port.register(Port.Offset.taskFile) & 0x88 == 0
+      let detection = try port.register(Port.Offset.status) & 15
+      #expect(isIdle == (number == 5))
+      #expect(detection == (number == 5 ? 3 : 0))
+    }
+    let port = Port(hba, 5)
+    try port.set(Port.Offset.command, try port.register(Port.Offset.command) | 1)
+    #expect(try port.register(Port.Offset.command) & 0x8000 != 0)
+    try hba.set(0x04, 0x8000_0002)
+    #expect(try hba.register(0x04) == 0x8000_0002)
+  }
+
+  @Test func interceptedInterruptIsToldBetweenReplies() throws {
+    let machine = try Self.machine(try Folder())
+    #expect(try machine.ask("irq_intercept_in ioapic") == "OK")
+    let port = try HBA(machine).prepared(5)
+    try port.run(.readDMA(sector: 0, count: 1), reading: 512).expectSuccess(1)
+    _ = try machine.ask("endianness")
+    try port.set(Port.Offset.interruptStatus, 1)
+    try port.hba.set(0x08, 1 << 5)
+    _ = try machine.ask("endianness")
+    let raised = try #require(machine.interrupts.last { $0.hasPrefix("IRQ raise ") })
+    let number = try #require(UInt8(raised.dropFirst("IRQ raise ".count)))
+    #expect(machine.interrupts.last == "IRQ lower \(number)")
   }
 }

@@ -163,7 +163,7 @@ import Testing
     #expect(machine.process.end() == 0)
   }
 
-  @Test func lockedTrayIsNotOpened() throws {
+  @Test func lockedTrayStaysShutAndTheGuestIsAsked() throws {
     let folder = try Folder()
     let machine = try Machine(
       "-M q35 -drive if=none,id=drive0,file=\(try Self.disc(folder).path),format=raw -device ide-cd,id=cd0,drive=drive0",
@@ -172,7 +172,13 @@ import Testing
     _ = try ready(port)
     _ = try Self.sense(port)
     try port.run(.packet([0x1e, 0, 0, 0, 1, 0])).expectSuccess(1)
-    #expect(try machine.monitor.refusal("blockdev-open-tray", ["id": "cd0"]).kind == "GenericError")
+    machine.monitor.forget()
+    #expect(try machine.monitor.refusal("eject", ["id": "cd0"]).kind == "GenericError")
+    try machine.monitor.execute("blockdev-open-tray", ["id": "cd0"])
+    #expect(machine.monitor.history == ["error", "return"])
+    // GET EVENT STATUS NOTIFICATION of the medium's class: an eject request.
+    let event = try port.run(.packet([0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8, 0], limit: 8), reading: 8)
+    #expect(event.data[2] & 7 == 4 && event.data[4] & 15 == 1)
     try port.run(.packet([0x1e, 0, 0, 0, 0, 0])).expectSuccess(1)
     try machine.monitor.execute("eject", ["id": "cd0"])
     #expect(try machine.monitor.event("DEVICE_TRAY_MOVED")["tray-open"] as? Bool == true)

@@ -165,4 +165,23 @@ import Testing
     #expect(try fileBytes(image, at: 4096, count: 792 * 512).allSatisfy { $0 == 0 })
     #expect(try fileBytes(image, at: 808 * 512, count: 1 << 20).allSatisfy { $0 == 0 })
   }
+
+  @Test func limitsDoNotHoldUpTheEndNorAReset() throws {
+    let folder = try Folder()
+    let image = try folder.image()
+    let machine = try Machine(
+      "-M q35 -drive if=none,id=drive0,file=\(image),cache=writeback,format=raw,throttling.bps-write=512 "
+        + "-device ide-hd,drive=drive0", folder: folder)
+    var port = try HBA(machine).prepared(5)
+    let data = pattern(65536)
+    // At this rate each takes two minutes, which is longer than anyone waits here.
+    try port.run(.writeDMA(sector: 0, count: 128), writing: data).expectSuccess(1)
+    _ = try port.issue(.writeDMA(sector: 128, count: 128), writing: data)
+    try port.hba.reset()
+    port = try port.hba.prepared(5)
+    #expect(try port.run(.readDMA(sector: 128, count: 128), reading: 65536).data == data)
+    _ = try port.issue(.writeDMA(sector: 256, count: 128), writing: data)
+    #expect(machine.process.end() == 0)
+    #expect(try fileBytes(image, at: 256 * 512, count: 65536) == data)
+  }
 }

@@ -16,7 +16,7 @@ final class Folder {
   let path: String
 
   init() throws {
-    var template = Array("/var/tmp/spindle-qemu-XXXXXX".utf8CString)
+    var template = Array(("/var/tmp/spindle-qemu-" + String(repeating: "X", count: 6)).utf8CString)
     guard mkdtemp(&template) != nil else { throw Trouble("mkdtemp: \(errno)") }
     path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
@@ -150,7 +150,11 @@ final class LineSocket {
     setsockopt(number, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
   }
 
-  deinit { close(number) }
+  deinit {
+    // Another test's machine may have been started between accept and fcntl below, and hold the socket too.
+    shutdown(number, Int32(SHUT_RDWR))
+    close(number)
+  }
 
   func send(_ text: String) throws {
     var bytes = Array((text + "\n").utf8)[...]

@@ -75,7 +75,7 @@ struct Outcome {
   var setupFIS: [UInt8] { Array(received[0x20..<0x34]) }
 
   func expectSuccess(_ interruptStatus: UInt32? = nil, sourceLocation: SourceLocation = #_sourceLocation) {
-    #expect(taskFile & 0xff89 == 0, "no error, not busy: \(taskFile)", sourceLocation: sourceLocation)
+    #expect(taskFile & 0x89 == 0, "no error, not busy: \(taskFile)", sourceLocation: sourceLocation)
     #expect(serialErrors == 0, sourceLocation: sourceLocation)
     if let interruptStatus { #expect(self.interruptStatus == interruptStatus, sourceLocation: sourceLocation) }
   }

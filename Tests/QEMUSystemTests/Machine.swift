@@ -9,13 +9,15 @@ final class Machine {
   let folder: Folder
   let monitor: MonitorSocket
   private var qtest: LineSocket?
+  /// The interrupt lines that changed, as the machine has told of them.
+  private(set) var interrupts: [String] = []
   /// The next byte of RAM that nobody has; below, QEMU's test library allocates nothing either.
   private var freeMemory: UInt64 = 1 << 20
 
   /// - Parameters:
   ///   - options: beside the usual ones.
-  ///   - order: where they stand.
-  init(_ options: String, folder: Folder? = nil) throws {
+  ///   - isNew: the options are those of QEMU 10.0's test library, rather than 7.2's.
+  init(_ options: String, folder: Folder? = nil, isNew: Bool = false) throws {
     let folder = try folder ?? Folder()
     self.folder = folder
     let name = UUID().uuidString.prefix(8)
@@ -23,7 +25,8 @@ final class Machine {
     let monitorListener = try ListeningSocket(folder.file("qmp-\(name)"))
     process = try ShellProcess(
       "-qtest unix:\(qtestListener.path) -qtest-log /dev/null -chardev socket,path=\(monitorListener.path),id=char0 "
-        + "-mon chardev=char0,mode=control -display none -audio none \(options) -accel qtest", folder: folder)
+        + "-mon chardev=char0,mode=control -display none \(isNew ? "-audio none" : "") \(options) -accel qtest",
+      folder: folder)
     qtest = try qtestListener.accept(from: process)
     monitor = MonitorSocket(try monitorListener.accept(from: process))
     try monitor.greet()
@@ -39,8 +42,11 @@ final class Machine {
   func ask(_ line: String) throws -> String {
     guard let qtest else { throw Trouble("the connection is closed") }
     try qtest.send(line)
-    guard let reply = try qtest.line() else { throw Trouble("no reply to \(line.prefix(80))") }
-    return reply
+    while let reply = try qtest.line() {
+      guard reply.hasPrefix("IRQ ") else { return reply }
+      interrupts.append(reply)
+    }
+    throw Trouble("no reply to \(line.prefix(80))")
   }
 
   private func order(_ line: String) throws {

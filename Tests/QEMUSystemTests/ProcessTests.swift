@@ -110,13 +110,13 @@ import Testing
 }
 
 @Suite struct MachineListTests {
-  @Test func machinesHaveExactlyTheMembersThatClientsParse() throws {
-    let machine = try Machine("-machine none")
+  @Test(arguments: [false, true]) func machinesHaveExactlyTheMembersThatClientsParse(_ isNew: Bool) throws {
+    let machine = try Machine("-machine none", isNew: isNew)
     let machines = try #require(try machine.monitor.execute("query-machines") as? [[String: Any]])
     #expect(machines.count == 1)
     let members = try #require(machines.first)
-    #expect(
-      Set(members.keys) == ["name", "cpu-max", "hotpluggable-cpus", "numa-mem-supported", "deprecated"])
+    let names: Set = ["name", "cpu-max", "hotpluggable-cpus", "numa-mem-supported", "deprecated"]
+    #expect(Set(members.keys) == (isNew ? names.union(["acpi"]) : names))
     #expect(members["name"] as? String == "pc")
     #expect(members["cpu-max"] is Int)
     #expect(machine.process.end() == 0)
@@ -169,6 +169,7 @@ import Testing
       ("clock_step 100", "OK 100"), ("clock_set 5000", "OK 5000"),
     ] { #expect(try machine.ask(line) == reply, "\(line)") }
     #expect(try machine.ask("inb 0").hasPrefix("OK 0x"))
+    #expect(try machine.ask("clock_step").hasPrefix("OK "))
     #expect(try machine.ask("warp 9").hasPrefix("FAIL Unknown command 'warp'"))
     #expect(try machine.ask("endianness") == "OK little")
   }
