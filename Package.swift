@@ -116,8 +116,6 @@ let package = Package(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
     tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly"]),
-    // They start the program; they know nothing of its modules.
-    tests("QEMUSystemTests", ["QEMUSystem"]),
     tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
@@ -135,6 +133,8 @@ let package = Package(
         "Machine", "VirtioBlock",
       ]),
     tests("PicturesTests", ["CPNG", "Pictures"]),
+    // They start the program; they know nothing of its modules.
+    tests("QEMUSystemTests", ["QEMUSystem"]),
     tests("PlatformTests", ["Platform", "Machine", "GuestMemory", "EventLoop", "HostSystem"]),
   ],
   swiftLanguageModes: [.v6]
