@@ -115,7 +115,7 @@ let package = Package(
     tests(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
-    tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly"]),
+    tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly", "Block", "HostSystem", "Monitor"]),
     tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),

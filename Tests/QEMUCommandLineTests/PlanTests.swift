@@ -4,6 +4,7 @@ import Assembly
 import Block
 import Glibc
 import HostSystem
+import Monitor
 import Testing
 
 @testable import QEMUCommandLine

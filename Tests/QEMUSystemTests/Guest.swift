@@ -65,7 +65,8 @@ final class ShellProcess {
   /// As waitpid(2) has it; nil while it runs.
   private(set) var status: Int32?
 
-  init(_ options: String, folder: Folder) throws {
+  /// - Parameter variable: NAME=VALUE, which it finds in its environment.
+  init(_ options: String, folder: Folder, variable: String? = nil) throws {
     self.folder = folder
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
@@ -82,7 +83,7 @@ final class ShellProcess {
     sigemptyset(&none)
     posix_spawnattr_setsigmask(&attributes, &none)
     posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-    let line = ["/bin/sh", "-c", "exec \(Self.program) \(options)"]
+    let line = ["/bin/sh", "-c", "exec \(variable.map { "env \($0) " } ?? "")\(Self.program) \(options)"]
     var words = line.map { strdup($0) } + [nil]
     defer { words.forEach { free($0) } }
     var child: pid_t = 0

@@ -17,7 +17,8 @@ final class Machine {
   /// - Parameters:
   ///   - options: beside the usual ones.
   ///   - isNew: the options are those of QEMU 10.0's test library, rather than 7.2's.
-  init(_ options: String, folder: Folder? = nil, isNew: Bool = false) throws {
+  ///   - variable: NAME=VALUE of its environment.
+  init(_ options: String, folder: Folder? = nil, isNew: Bool = false, variable: String? = nil) throws {
     let folder = try folder ?? Folder()
     self.folder = folder
     let name = UUID().uuidString.prefix(8)
@@ -26,7 +27,7 @@ final class Machine {
     process = try ShellProcess(
       "-qtest unix:\(qtestListener.path) -qtest-log /dev/null -chardev socket,path=\(monitorListener.path),id=char0 "
         + "-mon chardev=char0,mode=control -display none \(isNew ? "-audio none" : "") \(options) -accel qtest",
-      folder: folder)
+      folder: folder, variable: variable)
     qtest = try qtestListener.accept(from: process)
     monitor = MonitorSocket(try monitorListener.accept(from: process))
     try monitor.greet()

@@ -122,6 +122,25 @@ import Testing
     #expect(machine.process.end() == 0)
   }
 
+  @Test(arguments: [("7.2", true), ("10.0", false)])
+  func environmentSaysWhichVersionsReplies(_ row: (version: String, isNew: Bool)) throws {
+    // Against what the options look like.
+    let machine = try Machine(
+      "-machine none", isNew: row.isNew, variable: "SPINDLE_QEMU_VERSION=\(row.version)")
+    let machines = try #require(try machine.monitor.execute("query-machines") as? [[String: Any]])
+    #expect(machines.first?.keys.contains("acpi") == (row.version == "10.0"))
+    let version = try #require(try machine.monitor.execute("query-version") as? [String: Any])
+    let number = try #require(version["qemu"] as? [String: Any])
+    #expect(number["major"] as? Int == (row.version == "10.0" ? 10 : 7))
+  }
+
+  @Test func unknownVersionIsNamed() throws {
+    let process = try ShellProcess("-machine none", folder: Folder(), variable: "SPINDLE_QEMU_VERSION=9")
+    #expect(process.waitForEnd() == 1)
+    #expect(
+      process.standardError == "qemu-system-x86_64: SPINDLE_QEMU_VERSION=9: unknown; choose 7.2 or 10.0\n")
+  }
+
   @Test func deviceTypesHaveNamesAndParents() throws {
     let machine = try Machine("-machine none")
     let types = try #require(
