@@ -87,8 +87,8 @@ let package = Package(
     .executableTarget(
       name: "spindle",
       dependencies: [
-        "Assembly", "AsyncIO", "Bench", "EventLoop", "GuestImages", "Monitor", "Pictures", "Tracing", "WakeupLab",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Assembly", "AsyncIO", "Bench", "Conformance", "EventLoop", "GuestImages", "Monitor", "Pictures",
+        "QEMUCommandLine", "Tracing", "WakeupLab", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: swiftSettings),
@@ -116,7 +116,9 @@ let package = Package(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
     tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly", "Block", "HostSystem", "Monitor"]),
-    tests("ConformanceTests", ["Conformance", "GuestDrivers", "HostSystem"]),
+    .testTarget(
+      name: "ConformanceTests", dependencies: ["Conformance", "GuestDrivers", "HostSystem", "QEMUCommandLine"],
+      exclude: ["Scripts"]),
     tests("GuestDriversTests", ["GuestDrivers"]),
     tests("GuestImagesTests", ["GuestImages"]),
     tests("GuestMemoryTests", ["GuestMemory", "HostSystem"]),

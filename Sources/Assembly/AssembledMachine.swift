@@ -54,7 +54,7 @@ public final class AssembledMachine {
     machine.lock.lock()
     defer { machine.lock.unlock() }
     machine.add(serial)
-    machine.add(DebugExit())
+    if let port = configuration.debugExitPort { machine.add(DebugExit(port: port)) }
     try firmware.addMemoryMap(memory.regions)
     machine.add(firmware)
     machine.add(power)
@@ -66,6 +66,7 @@ public final class AssembledMachine {
     machine.add(
       RealTimeClock(base: configuration.clockBase, memory: memory, processorCount: configuration.processorCount))
     machine.add(Heartbeat(name: "heartbeat", periodNs: configuration.heartbeatNs))
+    if configuration.hasDisplay { machine.add(Heartbeat(name: "display", periodNs: Heartbeat.displayRefreshNs)) }
     if configuration.activityHz > 0 {
       machine.add(Heartbeat(name: "activity", periodNs: max(1, Self.nsPerSecond / configuration.activityHz)))
     }

@@ -8,7 +8,8 @@ import Machine
 /// machine where the drive's policy asks for it.
 enum DriveErrors {
   /// Tells `machine` of the errors of `backend`, the drive called `drive`. Before the drive has requests.
-  static func watch(_ backend: BlockBackend, drive: String, of machine: Machine) {
+  /// - Parameter announcesStops: whether a line on standard error tells the user of a stop.
+  static func watch(_ backend: BlockBackend, drive: String, of machine: Machine, announcesStops: Bool) {
     // The machine may have gone when a drive that is closed reports its last error.
     backend.onError = { [weak machine] operation, code, action in
       let event = MachineEvent.blockError(
@@ -19,6 +20,7 @@ enum DriveErrors {
     backend.onStop = { [weak machine] operation, code in
       machine?.mainLoop.execute { [weak machine] in
         machine?.pause(.ioError)
+        guard announcesStops else { return }
         StandardError.print(
           "spindle: drive \(drive): \(operation) failed: \(SystemError.text(of: code)); its requests wait, "
             + "and SIGCONT (kill -CONT \(getpid())) tries them again")

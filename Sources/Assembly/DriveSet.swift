@@ -202,7 +202,7 @@ final class DriveSet {
   ) throws -> BlockBackend {
     let backend = try maker.make(drive, loop: loop)
     backends.append(backend)
-    DriveErrors.watch(backend, drive: name ?? drive.id, of: machine)
+    DriveErrors.watch(backend, drive: name ?? drive.id, of: machine, announcesStops: configuration.announcesStops)
     return backend
   }
 

@@ -30,6 +30,8 @@ public struct MachineConfiguration: Sendable {
   /// What the real-time clock shows as the machine begins.
   public var clockBase = ClockBase.utc
 
+  /// Where the guest writes to end the machine; nil for nowhere.
+  public var debugExitPort: UInt16? = DebugExit.standardPort
   /// When the main loop is woken for what a vCPU has queued.
   public var wakePolicy = WakePolicy.elided
   /// Who enters the kernel for what a vCPU queues on the main loop's ring.
@@ -38,6 +40,11 @@ public struct MachineConfiguration: Sendable {
   public var heartbeatNs = Heartbeat.realTimeClockNs
   /// Wakeups a second that other work of a busy machine would give the main loop; 0 for none.
   public var activityHz: UInt64 = 0
+  /// The main loop has the refreshes of a display that somebody looks at.
+  public var hasDisplay = false
+
+  /// Whether a line on standard error tells the user that an error has stopped the machine, and how it goes on.
+  public var announcesStops = true
 
   /// A machine without disks.
   public init() {}

@@ -2,6 +2,7 @@
 import Assembly
 import AsyncIO
 import Block
+import EventLoop
 import Glibc
 import HostSystem
 
@@ -26,6 +27,8 @@ public struct AHCIBench {
   public var rounds = 3
   /// Bytes of the file that are touched.
   public var spanBytes: UInt64 = 512 << 20
+  /// Who enters the kernel for what the guest queues on AHCI.
+  public var submission = SubmissionThread.loop
   /// Takes each line of the table as it is measured.
   public var print: (String) -> Void = { _ in }
 
@@ -70,7 +73,8 @@ public struct AHCIBench {
 
   private func measure(_ file: String, _ workload: Workload, _ depth: Int) throws -> [BenchResult] {
     let time = Double(seconds)
-    let ahci = Self.devicePath(.ahci, source: .file(path: file), workload, depth: depth, seconds: time)
+    var ahci = Self.devicePath(.ahci, source: .file(path: file), workload, depth: depth, seconds: time)
+    ahci.submission = submission
     let virtio = Self.devicePath(.virtio, source: .file(path: file), workload, depth: depth, seconds: time)
     let fio = FioPeer(engine: .ioUring, path: file, workload: workload, depth: depth, seconds: time)
     var own: [DevicePath.Figures] = []

@@ -2,6 +2,7 @@
 import Accelerators
 import Assembly
 import CLinux
+import EventLoop
 import GuestDrivers
 import Histogram
 import HostSystem
@@ -45,6 +46,8 @@ struct DevicePath {
   var waiting = Waiting.looks
   /// The drive has a loop of its own, which polls before it sleeps; otherwise the main loop serves it, which never polls.
   var usesIOThread = true
+  /// Who enters the kernel for what the guest queues on the main loop. A vCPU does not merge requests.
+  var submission = SubmissionThread.loop
 
   /// How a guest learns of completions.
   enum Waiting: Sendable {
@@ -75,6 +78,8 @@ struct DevicePath {
     var configuration = MachineConfiguration()
     configuration.memoryBytes = Self.memoryBytes
     configuration.drives = [drive]
+    configuration.submission = submission
+    if submission == .vcpu { configuration.drives[0].merge = false }
     configuration.usesIOThreads = usesIOThread
     configuration.pollNsMax = Self.pollNsMax
     let assembled = try AssembledMachine(configuration, serial: MemorySink())

@@ -13,6 +13,13 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
     self.number = number
   }
 
+  /// Hands the descriptor over to whoever takes its number; it stays open.
+  public consuming func release() -> Int32 {
+    let number = number
+    discard self
+    return number
+  }
+
   deinit {
     // close never needs a repeat on Linux: the descriptor is gone even where it says EINTR.
     _ = clinux_close(number)

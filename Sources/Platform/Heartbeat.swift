@@ -11,6 +11,8 @@ import Machine
 public final class Heartbeat: Device {
   /// Nanoseconds between the turns of a real-time clock.
   public static let realTimeClockNs: UInt64 = 500_000_000
+  /// Nanoseconds between the refreshes of a display that somebody looks at (QEMU's default interval).
+  public static let displayRefreshNs: UInt64 = 30_000_000
 
   private let periodNs: UInt64
   private var timer: Timer?

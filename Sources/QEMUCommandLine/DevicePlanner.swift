@@ -17,6 +17,9 @@ struct DevicePlanner {
   private var takenPorts: Set<Int> = []
 
   private static let ports = 0...5
+  /// The device has four ports.
+  private static let lastExitPort = 0xfffc
+  private static let exitPortDefault = 0x501
   private static let diskNames: Set<String> = ["ide-hd", "ide-drive", "ide-cd"]
   private static let virtioNames: Set<String> = [
     "virtio-blk-pci", "virtio-blk-pci-transitional", "virtio-blk-pci-non-transitional", "virtio-blk-device",
@@ -103,7 +106,7 @@ struct DevicePlanner {
     case _ where Self.virtioNames.contains(driver): try addVirtio(driver, list)
     case "ich9-ahci", "ahci": try addController(list)
     case "isa-debug-exit":
-      debugExitPort = UInt16(try list.takeNumber("iobase", in: 0...0xffff) ?? 0x501)
+      debugExitPort = UInt16(try list.takeNumber("iobase", in: 0...Self.lastExitPort) ?? Self.exitPortDefault)
       list.ignore("iosize", "id")
       try list.finish()
     default:

@@ -6,7 +6,7 @@ public enum QEMUAnswers {
   /// The answer to a question, without a line's end.
   public static func text(of question: QEMUPlan.Question) -> String {
     switch question {
-    case .version: "Spindle's QEMU command line, after QEMU emulator version 7.2.0"
+    case .version: "Spindle, with the command line of QEMU 7.2"
     case .help: help
     case .list("accel"): "Accelerators supported in QEMU binary:\nqtest\nkvm"
     case .list("machine"):

@@ -24,19 +24,24 @@ public final class QEMUMachine {
   public convenience init(_ plan: QEMUPlan, program: String) throws {
     // A client that waits for its machine hears of mistakes in the plan by the end of the process, so it comes first.
     let channel = try plan.qtest.map { try Self.channel($0) }
-    try self.init(plan, channel: channel, log: try Self.log(plan), monitors: try plan.monitors.map(Self.address))
+    let monitors = try plan.monitors.map(Self.address)
+    try self.init(plan, channel: channel, log: try Self.log(plan), monitors: monitors, announcesStops: true)
   }
 
   /// Puts the machine together around clients that are connected already, which own process uses it.
   /// - Parameter monitor: a connected socket; nil for none.
   public convenience init(_ plan: QEMUPlan, qtest: consuming OwnedDescriptor, monitor: Int32?) throws {
     let monitors = monitor.map { [MonitorAddress.descriptor($0)] } ?? []
-    try self.init(plan, channel: QTestChannel(taking: qtest), log: nil, monitors: monitors)
+    try self.init(plan, channel: QTestChannel(taking: qtest), log: nil, monitors: monitors, announcesStops: false)
   }
 
-  private init(_ plan: QEMUPlan, channel: QTestChannel?, log: QTestLog?, monitors: [MonitorAddress]) throws {
+  private init(
+    _ plan: QEMUPlan, channel: QTestChannel?, log: QTestLog?, monitors: [MonitorAddress], announcesStops: Bool
+  ) throws {
     startsPaused = plan.startsPaused
-    assembled = try AssembledMachine(try Self.configuration(plan), serial: try Self.serialSink(plan.serial))
+    var configuration = try Self.configuration(plan)
+    configuration.announcesStops = announcesStops
+    assembled = try AssembledMachine(configuration, serial: try Self.serialSink(plan.serial))
     try addFirmwareFiles(plan)
     switch plan.accelerator {
     case .qtest: try useQTest(channel, log)
@@ -68,6 +73,7 @@ public final class QEMUMachine {
     configuration.memoryBytes = plan.memoryBytes
     configuration.processorCount = plan.processorCount
     configuration.drives = plan.drives
+    configuration.debugExitPort = plan.debugExitPort
     guard let base = ClockBase(plan.clockBase) else {
       throw UsageError("-rtc base=\(plan.clockBase): write utc, localtime or a date such as 2026-02-28T12:00:00")
     }

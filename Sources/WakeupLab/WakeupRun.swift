@@ -18,6 +18,8 @@ public struct WakeupRun: Sendable {
   public var parameters = ThinkingParameters()
   /// What carries the guest.
   public var guest = WakeupGuest.hosted
+  /// A display is attached, which the main loop refreshes.
+  public var hasDisplay = false
   /// Nanoseconds between the wakeups that the main loop has by itself.
   public var heartbeatNs = Heartbeat.realTimeClockNs
 
@@ -55,6 +57,7 @@ public struct WakeupRun: Sendable {
     configuration.wakePolicy = scenario.policy
     configuration.heartbeatNs = heartbeatNs
     configuration.activityHz = scenario.activityHz
+    configuration.hasDisplay = hasDisplay
     configuration.submission = scenario.submission
     return configuration
   }

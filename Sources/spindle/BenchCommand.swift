@@ -74,11 +74,14 @@ struct BenchCommand: ParsableCommand {
     var seconds = 2
     @Option(help: "Measurements of each row, in turn with the others'.")
     var rounds = 3
+    @Option(help: "Who enters the kernel for what the guest queues on AHCI: loop or vcpu.")
+    var submit = "loop"
     @Flag(help: "Print one JSON object instead of the table.")
     var json = false
 
     func run() throws {
       var bench = AHCIBench()
+      bench.submission = try LoopOption.submission(submit)
       bench.path = file
       bench.measuresWrites = file == nil || overwrite
       bench.seconds = seconds

@@ -5,6 +5,7 @@ import Assembly
 import Glibc
 import HostSystem
 import Logging
+import Synchronization
 
 @main
 struct Spindle: ParsableCommand {
@@ -20,14 +21,21 @@ struct Spindle: ParsableCommand {
         spindle aio disk.img
         spindle bench virtio --file disk.img
         spindle wakeup --reproduce
+        spindle conform
       """,
     version: version,
-    subcommands: [Run.self, AIOCommand.self, BenchCommand.self, WakeupCommand.self, Image.self, DurabilityCommand.self])
+    subcommands: [
+      Run.self, AIOCommand.self, BenchCommand.self, WakeupCommand.self, ConformCommand.self, Image.self,
+      DurabilityCommand.self,
+    ])
+
+  /// What machines that are made from here on say in their logs.
+  static let logLevel = Mutex(Logger.Level.notice)
 
   static func main() {
     LoggingSystem.bootstrap { label in
       var handler = StreamLogHandler.standardError(label: label)
-      handler.logLevel = .notice
+      handler.logLevel = logLevel.withLock { $0 }
       return handler
     }
     do {

@@ -37,6 +37,8 @@ struct WakeupCommand: ParsableCommand {
   var activity: UInt64?
   @Option(help: "Milliseconds between the wakeups that the main loop has by itself.")
   var heartbeat: UInt64 = 500
+  @Flag(help: "A display is attached, which the main loop refreshes every 30 ms.")
+  var display = false
   @Option(help: "The file to read (default: a temporary one); it is only read.")
   var file: String?
   @Option(help: "MiB that are read.")
@@ -82,6 +84,7 @@ struct WakeupCommand: ParsableCommand {
     lab.parameters.batchCount = batch
     lab.parameters.batchThinkNs = batchThinkUs * 1000
     lab.parameters.completionThinkNs = completionThinkUs * 1000
+    lab.hasDisplay = display
     lab.heartbeatNs = heartbeat * 1_000_000
     var reproduction = Reproduction(lab: lab, scenarios: scenarios)
     if !json { reproduction.print = { print($0) } }

@@ -53,6 +53,7 @@ import Testing
     #expect(
       outcome.events == [
         .resumed, .blockError(drive: "d", isRead: true, action: .stop, code: EIO), .stopped, .resumed,
+        .shutdown(byGuest: false),
       ])
   }
 
@@ -65,7 +66,10 @@ import Testing
   @Test(arguments: [false, true]) func reportedAndIgnoredErrorsAreToldAndStopNothing(iothread: Bool) throws {
     let outcome = try run("rerror=report,werror=ignore,fault=flush:error=EIO:nth=1", iothread: iothread)
     #expect(outcome.failures == 0)
-    #expect(outcome.events == [.resumed, .blockError(drive: "d", isRead: false, action: .ignore, code: EIO)])
+    #expect(
+      outcome.events == [
+        .resumed, .blockError(drive: "d", isRead: false, action: .ignore, code: EIO), .shutdown(byGuest: false),
+      ])
     let failing = try run("rerror=report,fault=read:error=EIO:nth=2", iothread: iothread)
     #expect(failing.failures > 0)
     #expect(failing.events.contains(.blockError(drive: "d", isRead: true, action: .report, code: EIO)))

@@ -156,6 +156,8 @@ private final class FakeMachine: BuiltinMachine {
     options.filters = ["ahci/", "get-id"]
     let subjects = Set(options.chosen.map { $0.id.split(separator: "/")[0] })
     #expect(subjects == ["ahci", "virtio"])
+    options.machine = .virtioSerial
+    #expect(options.chosen.map(\.id) == ["virtio/get-id", "virtio/get-id-lengths"])
     options.filters = ["nothing of this name"]
     #expect(options.chosen.isEmpty)
   }
@@ -197,16 +199,31 @@ private final class FakeMachine: BuiltinMachine {
     }
   }
 
+  @Test func onlyAProgramThatBeginsAsQEMUDoesIsQEMU() throws {
+    func kind(_ version: String) throws -> TargetKind {
+      try QTestLauncher(.command(["sh", "-c", "[ $1 = -accel ] && echo qtest || echo \"\(version)\"", "sh"])).kind
+    }
+    #expect(try kind("QEMU emulator version 7.2.0") == .qemu)
+    #expect(try kind("A command line after QEMU emulator version 7.2.0") == .other)
+  }
+
+  @Test func imagesAreWrittenForAMachineOfSomebodyElse() throws {
+    let folder = try TemporaryFolder()
+    let words = try MachineKind.virtioStop.prepare(inFolder: folder.path)
+    #expect(words.contains { $0.contains("file=blkdebug:\(folder.path)/faults:\(folder.path)/disk0,") })
+    #expect(try readWholeFile("\(folder.path)/disk0").count == Int(MachineKind.diskBytes))
+    #expect(throws: TransportError.self) { try MachineKind.ahci.prepare(inFolder: "\(folder.path)/nothing") }
+  }
+
   @Test func programThatIsMissingIsReported() {
     #expect(throws: TransportError.self) { try QTestLauncher(.command(["/nowhere/qemu-system-x86_64"])) }
     #expect(throws: TransportError.self) { try QTestLauncher(.command([])) }
   }
 
   @Test func socketThatNobodyListensAtIsReported() throws {
-    let launcher = try QTestLauncher(.socket("/nowhere/qtest"))
-    #expect(throws: TransportError.self) { try launcher.launch([]) }
-    let long = try QTestLauncher(.socket(String(repeating: "x", count: 200)))
-    #expect(throws: TransportError.self) { try long.launch([]) }
+    // Before any case is run.
+    #expect(throws: TransportError.self) { try QTestLauncher(.socket("/nowhere/qtest")) }
+    #expect(throws: TransportError.self) { try QTestLauncher(.socket(String(repeating: "x", count: 200))) }
   }
 
   @Test func processIgnoringSIGTERMIsKilledAndTheFolderIsRemoved() throws {

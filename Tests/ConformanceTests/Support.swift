@@ -109,3 +109,6 @@ final class MemoryMachine: Sendable {
     try ScriptedServer { line in self.answer(line).map { [$0 + "\n"] } }
   }
 }
+
+/// Writes a text file.
+func writeFile(_ path: String, _ text: String) throws { try writeWholeFile(path, Array(text.utf8)) }

@@ -30,7 +30,8 @@ enum ATACommand {
   static let readDMAOnce: UInt8 = 0xc9, writeDMAOnce: UInt8 = 0xcb
   // ATA/ATAPI-5 and before: heads and cylinders.
   static let initializeParameters: UInt8 = 0x91, seek: UInt8 = 0x70
-  static let recalibrate: ClosedRange<UInt8> = 0x10...0x1f
+  // Its further codes, 0x11 to 0x1f, are retired.
+  static let recalibrate: UInt8 = 0x10
   // ATA-3 and before: other codes of the power commands.
   static let oldStandbyImmediate: UInt8 = 0x94, oldIdleImmediate: UInt8 = 0x95, oldStandby: UInt8 = 0x96
   static let oldIdle: UInt8 = 0x97, oldCheckPowerMode: UInt8 = 0x98, oldSleep: UInt8 = 0x99

@@ -122,7 +122,7 @@ enum AHCICommandCases {
     },
     ConformanceCase(
       "ahci/queued-all-tags", "All tags in flight at once end, each with its own data",
-      "AHCI 1.3.1 §5.6.4; ACS-3 §7.24",
+      "AHCI 1.3.1 §5.6.4; ACS-3 §7.26",
       .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -144,7 +144,7 @@ enum AHCICommandCases {
     },
     ConformanceCase(
       "ahci/queued-random-load", "Random queued reads and writes on sectors of their own leave what was written",
-      "ACS-3 §7.24, §7.62; SATA 3.x §13.6", .ahci, shares: true
+      "ACS-3 §7.26, §7.63; SATA 3.x §13.6", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       var model = [UInt8](repeating: 0, count: 64 * 512)

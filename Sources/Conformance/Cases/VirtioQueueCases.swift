@@ -301,7 +301,7 @@ enum VirtioQueueCases {
   private static let interrupts: [ConformanceCase] = [
     ConformanceCase(
       "virtio/used-buffer-message", "A used buffer sends the queue's message, and no other",
-      "virtio 1.3 §4.1.5.4, §2.7.7.2",
+      "virtio 1.3 §4.1.5.3.1, §2.7.7.2",
       .virtio
     ) { context in
       let (device, queue, configuration) = try withVectors(context)
@@ -350,7 +350,7 @@ enum VirtioQueueCases {
     },
     ConformanceCase(
       "virtio/avail-event", "With EVENT_IDX an idle device asks to be notified of the next buffer",
-      "virtio 1.3 §2.7.10.1",
+      "virtio 1.3 §2.7.10.2",
       .virtio, shares: true
     ) { context in
       let device = try VirtioUnderTest(started: context, features: ~Feature.indirectDescriptors)

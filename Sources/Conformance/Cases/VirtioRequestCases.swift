@@ -60,7 +60,7 @@ enum VirtioRequestCases {
       try context.expect(context.bus.load(back, count: bytes.count), bytes, "the data")
     },
     ConformanceCase(
-      "virtio/odd-segments", "Data may be cut anywhere: segments of 1, 510, 3 and 1022 bytes", "virtio 1.3 §2.7.4.2",
+      "virtio/odd-segments", "Data may be cut anywhere: segments of 1, 510, 3 and 1022 bytes", "virtio 1.3 §2.7.4.1",
       .virtio,
       shares: true
     ) { context in

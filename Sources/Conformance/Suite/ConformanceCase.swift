@@ -30,6 +30,10 @@ public struct ConformanceCase: Sendable {
   public var title: String
   /// Where the behaviour is laid down: specification and section, and the row of the known failures where it is one.
   public var section: String
+  /// The clauses in `section`, without known failures.
+  public var clauses: String {
+    section.split(separator: "; ").filter { !$0.hasPrefix("known failure") }.joined(separator: "; ")
+  }
   /// What the machine has.
   public var machine: MachineKind
   /// Whether the case leaves the machine as the next one of its kind wants it: it begins with a reset of its device,
@@ -66,5 +70,14 @@ public struct KnownDifference: Sendable {
     self.caseID = caseID
     self.target = target
     self.reason = reason
+  }
+
+  /// The verdict for a case that is known to differ, from what was seen.
+  func judge(_ seen: Verdict) -> Verdict {
+    switch seen {
+    case .failed(let text): .knownDifference(reason, seen: text)
+    case .passed: .missingDifference(reason)
+    default: seen
+    }
   }
 }

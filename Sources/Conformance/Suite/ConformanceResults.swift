@@ -50,15 +50,31 @@ public struct ConformanceResults: Sendable {
 
   private var plainText: String {
     var lines: [String] = []
-    for one in cases {
+    for one in cases where one.verdict.word != "difference" {
       guard let detail = one.verdict.detail else { continue }
       lines.append("\(one.verdict.word.padded(to: 10)) \(one.testCase.id): \(one.testCase.title)")
       lines.append("           [\(one.testCase.section)] \(detail)")
     }
+    lines += differenceTable
     lines.append(
       "\(cases.count) cases: \(passedCount) passed (\(differenceCount) of them by a known difference), "
         + "\(failedCount) failed, \(skippedCount) skipped; seed \(seed)")
     return lines.joined(separator: "\n") + "\n"
+  }
+
+  /// What differs as it is known to, with the reason; empty where nothing does.
+  private var differenceTable: [String] {
+    var rows: [(id: String, section: String, reason: String)] = []
+    for one in cases {
+      guard case .knownDifference(let reason, _) = one.verdict else { continue }
+      rows.append((one.testCase.id, one.testCase.clauses, reason))
+    }
+    guard !rows.isEmpty else { return [] }
+    let idWidth = rows.map(\.id.count).max() ?? 0
+    let sectionWidth = rows.map(\.section.count).max() ?? 0
+    let head = ["case".padded(to: idWidth), "held against".padded(to: sectionWidth), "what it does instead"]
+    return [head.joined(separator: "  ")]
+      + rows.map { "\($0.id.padded(to: idWidth))  \($0.section.padded(to: sectionWidth))  \($0.reason)" }
   }
 
   private var tap: String {

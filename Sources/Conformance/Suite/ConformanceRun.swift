@@ -39,6 +39,8 @@ public struct ConformanceRun: Sendable {
     public var target: QTestTarget
     /// Cases are run where their id contains one of these; all of them where there are none.
     public var filters: [String] = []
+    /// Only cases of this kind of machine; nil for all kinds.
+    public var machine: MachineKind?
     /// How many machines run at once, at least 1.
     public var jobs = 1
     /// What random numbers begin with.
@@ -55,7 +57,10 @@ public struct ConformanceRun: Sendable {
 
     /// The cases that the filters let through, in order.
     public var chosen: [ConformanceCase] {
-      filters.isEmpty ? cases : cases.filter { one in filters.contains { one.id.containsText($0) } }
+      cases.filter { one in
+        (machine == nil || one.machine == machine)
+          && (filters.isEmpty || filters.contains { one.id.containsText($0) })
+      }
     }
   }
 
@@ -189,12 +194,7 @@ struct CaseWorker {
 
   private func judge(_ one: ConformanceCase, _ seen: Verdict) -> Verdict {
     let known = options.differences.first { $0.caseID == one.id && $0.target == launcher.kind }
-    guard let known else { return seen }
-    switch seen {
-    case .failed(let text): return .knownDifference(known.reason, seen: text)
-    case .passed: return .missingDifference(known.reason)
-    default: return seen
-    }
+    return known?.judge(seen) ?? seen
   }
 }
 

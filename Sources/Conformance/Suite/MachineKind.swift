@@ -14,10 +14,15 @@ public enum MachineKind: String, CaseIterable, Sendable {
   case virtioReadOnly
   /// A virtio disk with two request queues.
   case virtioTwoQueues
+  /// A virtio disk whose requests are served by an I/O thread.
+  case virtioThread
   /// A virtio disk whose first write and first flush fail with EIO, reported to the guest.
   case virtioFaults
   /// A virtio disk whose first write fails with EIO and stops the machine until it is continued.
   case virtioStop
+  /// A virtio disk with two request queues and an I/O thread, whose first write fails with EIO and stops the machine
+  /// until it is continued.
+  case virtioTwoQueuesStop
   /// A virtio disk that writes 6 KiB a second.
   case virtioSlow
   /// A virtio disk that is resized through the monitor.
@@ -66,12 +71,20 @@ public enum MachineKind: String, CaseIterable, Sendable {
   }
 
   /// Whether cases of it talk to the monitor.
-  var needsMonitor: Bool { self == .virtioStop || self == .ahciStop || self == .virtioResizable }
+  var needsMonitor: Bool { [.virtioStop, .virtioTwoQueuesStop, .ahciStop, .virtioResizable].contains(self) }
+
+  /// Writes the images of such a machine into a folder that exists, for a machine that somebody else starts.
+  /// - Returns: the option words of the machine.
+  public func prepare(inFolder path: String) throws(TransportError) -> [String] {
+    try prepare { "\(path)/\($0)" }
+  }
 
   /// Writes the image files into `folder`.
   /// - Returns: the option words of the machine.
-  func prepare(in folder: TemporaryFolder) throws(TransportError) -> [String] {
-    let machine = ["-M", "q35", "-m", "\(Self.memoryBytes >> 20)"]
+  func prepare(in folder: TemporaryFolder) throws(TransportError) -> [String] { try prepare(place: folder.file) }
+
+  private func prepare(place: (String) -> String) throws(TransportError) -> [String] {
+    var machine = ["-M", "q35", "-m", "\(Self.memoryBytes >> 20)"]
     var drives: [(keys: String, device: String)] = []
     let virtio = "virtio-blk-pci,drive=drive0,addr=4.0"
     switch self {
@@ -80,8 +93,14 @@ public enum MachineKind: String, CaseIterable, Sendable {
     case .virtioSerial: drives = [("", "\(virtio),serial=\(Self.serial)")]
     case .virtioReadOnly: drives = [(",readonly=on", virtio)]
     case .virtioTwoQueues: drives = [("", "\(virtio),num-queues=2")]
+    case .virtioThread:
+      machine += ["-object", "iothread,id=io0"]
+      drives = [("", "\(virtio),iothread=io0")]
     case .virtioFaults: drives = [(",werror=report,rerror=report", virtio)]
     case .virtioStop: drives = [(",werror=stop,rerror=stop", virtio)]
+    case .virtioTwoQueuesStop:
+      machine += ["-object", "iothread,id=io0"]
+      drives = [(",werror=stop,rerror=stop", "\(virtio),num-queues=2,iothread=io0")]
     case .virtioSlow: drives = [(",throttling.bps-write=\(Self.slowBytesPerSecond)", virtio)]
     case .ahci: drives = [("", "ide-hd,drive=drive0,bus=ide.0")]
     case .ahciTwoDisks: drives = [("", "ide-hd,drive=drive0,bus=ide.0"), ("", "ide-hd,drive=drive1,bus=ide.3")]
@@ -94,27 +113,27 @@ public enum MachineKind: String, CaseIterable, Sendable {
     }
     var words = machine
     for (index, drive) in drives.enumerated() {
-      let path = folder.file("disk\(index)")
+      let path = place("disk\(index)")
       if self == .cd {
         try Self.writeImage(path, patternBytes: Self.discBytes, byteCount: Self.discBytes)
       } else {
         try Self.writeImage(path, patternBytes: Self.patternSectors << 9, byteCount: Self.diskBytes)
       }
-      let file = try faults(in: folder).map { "blkdebug:\($0):\(path)" } ?? path
+      let file = try faults(place).map { "blkdebug:\($0):\(path)" } ?? path
       words += ["-drive", "file=\(file),format=raw,if=none,id=drive\(index)\(drive.keys)", "-device", drive.device]
     }
     return words
   }
 
   /// Writes the fault rules; nil where there are none.
-  private func faults(in folder: TemporaryFolder) throws(TransportError) -> String? {
+  private func faults(_ place: (String) -> String) throws(TransportError) -> String? {
     let events: [String]
     switch self {
     case .virtioFaults, .ahciFaults: events = ["write_aio", "flush_to_disk"]
-    case .virtioStop, .ahciStop: events = ["write_aio"]
+    case .virtioStop, .virtioTwoQueuesStop, .ahciStop: events = ["write_aio"]
     default: return nil
     }
-    let path = folder.file("faults")
+    let path = place("faults")
     // Of each event the first one fails: the rules are good for once.
     let rules = events.map {
       "[inject-error]\nevent = \"\($0)\"\nerrno = \"5\"\nimmediately = \"off\"\nonce = \"on\"\n"

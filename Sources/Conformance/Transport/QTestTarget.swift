@@ -45,19 +45,29 @@ public final class QTestLauncher: Sendable {
   public let target: QTestTarget
   /// Whose machines they are.
   public let kind: TargetKind
+  /// The first connection to a machine that runs already, which shows that there is one.
+  private let firstConnection: DescriptorSlot?
   /// Whether the program has the accelerator that lets no processor run.
   private let hasQTestAccelerator: Bool
 
-  /// Asks the program of a `.command` target what it is.
+  /// Asks the program of a `.command` target what it is, and connects to a `.socket`.
   public init(_ target: QTestTarget) throws(TransportError) {
     self.target = target
+    if case .socket(let path) = target {
+      firstConnection = DescriptorSlot(try LocalSocket.connect(to: path))
+    } else {
+      firstConnection = nil
+    }
     guard case .command(let words) = target else {
       kind = .other
       hasQTestAccelerator = true
       return
     }
     guard !words.isEmpty else { throw TransportError(.notRunning, "the target's command is empty") }
-    kind = try Self.answer(of: words + ["--version"]).contains("QEMU emulator") ? .qemu : .other
+    // A line of its own begins so; others may mention whose command line they understand.
+    let isQEMU = try Self.answer(of: words + ["--version"]).split(separator: "; ")
+      .contains { $0.hasPrefix("QEMU emulator") }
+    kind = isQEMU ? .qemu : .other
     // Only QEMU is ever built without it.
     hasQTestAccelerator =
       kind == .qemu
@@ -82,6 +92,9 @@ public final class QTestLauncher: Sendable {
     case .command(let words):
       return try launch(words, options, needsMonitor: needsMonitor)
     case .socket(let path):
+      if let first = firstConnection?.take() {
+        return QTestConnection(client: QTestClient(taking: first), monitor: nil)
+      }
       return QTestConnection(client: try QTestClient.connect(to: path), monitor: nil)
     case .builtin(let make):
       let machine: any BuiltinMachine
