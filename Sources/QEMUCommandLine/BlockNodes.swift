@@ -24,6 +24,9 @@ struct BlockNodes {
     case virtio
   }
 
+  /// Most nodes that stand on each other; more are a circle.
+  private static let nodesDeepMax = 16
+
   private(set) var sources: [Source] = []
   private var anonymousCount = 0
 
@@ -81,7 +84,8 @@ struct BlockNodes {
   }
 
   private mutating func anonymousName(_ interface: String) -> String {
-    defer { anonymousCount += 1 }
+    // The short options' drives have such names too.
+    while index(of: "\(interface)\(anonymousCount)") != nil { anonymousCount += 1 }
     return "\(interface)\(anonymousCount)"
   }
 
@@ -97,6 +101,7 @@ struct BlockNodes {
   /// Turns QEMU's keys into ours: most are the same.
   private static func ownKeys(_ list: KeyValueList) throws(UsageError) -> KeyValueList {
     var list = list
+    nameImageFile(&list)
     try checkFormat(list.take("format"), option: list.option)
     if let value = list.take("readonly", "read-only") { list.set("readonly", value) }
     if let value = list.take("filename", "file.filename") { list.set("file", value) }
@@ -108,7 +113,9 @@ struct BlockNodes {
     switch list.take("driver") ?? "raw" {
     case "raw", "file", "host_device": break
     case "null-co", "null-aio": list.set("file", "null-co://")
-    case "blkdebug": list.set("driver", "blkdebug")
+    case "blkdebug":
+      list.set("driver", "blkdebug")
+      if let rules = list.take("config") { list.set("file", "blkdebug:\(rules):\(list["file"] ?? "")") }
     case let other:
       throw UsageError("\(list.option): driver=\(other) is not offered; there are raw, file, null-co and blkdebug")
     }
@@ -129,19 +136,45 @@ struct BlockNodes {
     var list = try KeyValueList(text, option: "-blockdev", implied: "driver")
     let name = list.take("node-name") ?? ""
     if index(of: name) != nil { throw UsageError("-blockdev: node-name=\(name) is a drive's name already") }
-    // A format's node stands on a protocol's, which it names or describes.
-    if let below = list.take("file"), list["driver"] != "blkdebug" || nodes[below] != nil {
-      guard let node = nodes[below] else { throw UsageError("-blockdev: file=\(below) names no node that there is") }
-      for (key, value) in node.remainder where key != "node-name" && list[key] == nil && key != "driver" {
-        list.set(key, value)
-      }
-      if let driver = node["driver"], driver.hasPrefix("null") { list.set("driver", driver) }
-    }
+    list = try Self.resolve(list, nodes, depth: 0)
     for key in list.keys where key.hasPrefix("file.cache.") || key == "file.aio" || key == "file.read-only" {
       if let value = list.take(key) { list.set(String(key.dropFirst("file.".count)), value) }
     }
     var keys = try Self.ownKeys(list)
     keys.set("node-name", name)
     sources.append(Source(name: name, keys: keys))
+  }
+
+  /// A format's node stands on a protocol's, and a rule's on another, which it names or describes: puts their keys together.
+  private static func resolve(
+    _ own: KeyValueList, _ nodes: [String: KeyValueList], depth: Int
+  ) throws(UsageError) -> KeyValueList {
+    var list = own
+    if list["file.driver"] == "blkdebug" {
+      list.ignore("driver")
+      for key in list.keys where key.hasPrefix("file.") { list.rename(key, to: String(key.dropFirst("file.".count))) }
+    }
+    nameImageFile(&list)
+    guard let below = list.take("file") else { return list }
+    guard depth < nodesDeepMax, let found = nodes[below] else {
+      throw UsageError("-blockdev: file=\(below) names no node that there is")
+    }
+    let node = try resolve(found, nodes, depth: depth + 1)
+    for (key, value) in node.remainder where key != "node-name" && list[key] == nil { list.set(key, value) }
+    switch node["driver"] {
+    case "blkdebug"?: list.set("driver", "blkdebug")
+    case let driver? where driver.hasPrefix("null"):
+      if list["driver"] == "blkdebug" { list.set("file.driver", driver) } else { list.set("driver", driver) }
+    default: break
+    }
+    return list
+  }
+
+  /// What others call file, blkdebug calls image.
+  private static func nameImageFile(_ list: inout KeyValueList) {
+    guard list["driver"] == "blkdebug" else { return }
+    for key in list.keys where key == "image" || key.hasPrefix("image.") {
+      list.rename(key, to: "file" + key.dropFirst("image".count))
+    }
   }
 }

@@ -113,6 +113,11 @@ struct KeyValueList: Equatable {
     return number
   }
 
+  /// Calls a key by another name; it keeps its place.
+  mutating func rename(_ key: String, to name: String) {
+    if let index = pairs.firstIndex(where: { $0.key == key }) { pairs[index].key = name }
+  }
+
   /// Drops keys that change nothing here.
   mutating func ignore(_ keys: String...) { pairs.removeAll { keys.contains($0.key) } }
 

@@ -36,5 +36,8 @@ public enum QEMUAnswers {
       -kernel FILE -append TEXT                an ELF image with a PVH note, on KVM
       -serial stdio|file:PATH|none, -S, -no-reboot, -fw_cfg, -rtc, -pidfile
       -display none, -nodefaults and others that change nothing here
+
+    SPINDLE_QEMU_VERSION=7.2|10.0 in the environment says which QEMU's replies the
+    monitor's clients expect; by itself, 10.0 where -audio is given, else 7.2.
     """
 }

@@ -50,8 +50,10 @@ public final class QEMUMachine {
     if plan.endsAtReset { assembled.machine.resetPolicy = .shutdown }
     let control = MachineControl(assembled, name: plan.name, shape: Self.shape(plan.board))
     control.spares = plan.spares
+    var settings = MonitorSettings()
+    settings.dialect = plan.dialect
     for address in monitors {
-      let monitor = Monitor(target: control, address: address, settings: MonitorSettings())
+      let monitor = Monitor(target: control, address: address, settings: settings)
       try monitor.start()
       self.monitors.append(monitor)
     }

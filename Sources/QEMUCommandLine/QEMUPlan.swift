@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Assembly
+import Monitor
 
 /// The machine that a QEMU command line asks for, in our own terms.
 public struct QEMUPlan: Sendable {
@@ -61,6 +62,9 @@ public struct QEMUPlan: Sendable {
   public var qtestLog: String?
   /// Where clients of the machine's monitor are.
   public var monitors: [Endpoint] = []
+  /// Which QEMU's replies the monitor's clients expect. QEMU's test library of the newer age is known by the `-audio`
+  /// that it writes; the older one gives up at members that the newer one requires, so there is no answer for both.
+  public var dialect = MonitorSettings.Dialect.v7
   /// The guest waits for the monitor's `cont`.
   public var startsPaused = false
   /// A reset ends the machine.

@@ -2,6 +2,7 @@
 // The options that concern the machine as a whole.
 import Assembly
 import Machine
+import Monitor
 
 extension QEMUPlan {
   // MARK: Board and accelerator
@@ -68,6 +69,16 @@ extension QEMUPlan {
 
   // MARK: Endpoints
 
+  /// The dialect of a version as a user writes it: `7.2` or `10.0`.
+  /// - Parameter variable: where it was written, for the error.
+  public static func dialect(named text: String, variable: String) throws(UsageError) -> MonitorSettings.Dialect {
+    switch text {
+    case "7.2": return .v7
+    case "10.0": return .v10
+    default: throw UsageError("\(variable)=\(text): unknown; choose 7.2 or 10.0")
+    }
+  }
+
   mutating func readEndpoints(_ words: OptionWords) throws(UsageError) {
     var chardevs: [String: Endpoint] = [:]
     for text in words.all("chardev") {
@@ -98,6 +109,7 @@ extension QEMUPlan {
       }
       monitors.append(known)
     }
+    if words.has("audio") { dialect = .v10 }
     for text in words.all("monitor") where !["none", "null"].contains(text) {
       throw UsageError("-monitor \(text): the monitor speaks QMP only; write -qmp \(text), or -monitor none")
     }

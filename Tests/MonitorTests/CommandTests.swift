@@ -242,6 +242,16 @@ import Testing
     #expect(try kit.failure("blockdev-open-tray", #"{"id":"zz"}"#) == "DeviceNotFound: Device 'zz' not found")
   }
 
+  @Test func lockedTrayIsNoErrorForWhoAsksTheGuestToOpenIt() throws {
+    let kit = try MonitorKit()
+    kit.target.drives[1].tray?.isLocked = true
+    #expect(try kit.value("blockdev-open-tray", #"{"id":"cd0"}"#) == [:])
+    #expect(kit.target.drives[1].tray?.isOpen == false)
+    #expect(
+      try kit.failure("eject", #"{"id":"cd0"}"#)
+        == "GenericError: Device 'cd0' is locked and force was not specified, wait for tray to open and try again")
+  }
+
   @Test func nodesAreMadeOfWhatTheClientWrites() throws {
     let kit = try MonitorKit()
     let raw =

@@ -111,6 +111,9 @@ final class ScriptedTarget: MonitorTarget {
 
   func openTray(of drive: DriveReference, force: Bool) throws(ControlError) {
     try note("open \(drive) force=\(force)")
+    if !force, drives.contains(where: { $0.deviceID == drive.name && $0.tray?.isLocked == true }) {
+      throw ControlError.locked(drive.name)
+    }
     try move(drive, open: true)
   }
 

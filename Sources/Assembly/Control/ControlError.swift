@@ -27,4 +27,9 @@ public struct ControlError: Error, Equatable, CustomStringConvertible, Sendable 
   public static func noDevice(_ name: String) -> ControlError {
     ControlError("Device '\(name)' not found", kind: .deviceNotFound)
   }
+
+  /// The guest has locked the drive's tray; it has been asked to open it.
+  public static func locked(_ name: String) -> ControlError {
+    ControlError("Device '\(name)' is locked and force was not specified, wait for tray to open and try again")
+  }
 }

@@ -48,9 +48,7 @@ extension MachineControl {
 
   private static func error(_ error: ATAPITrayError, _ name: String) -> ControlError {
     switch error {
-    case .locked:
-      ControlError(
-        "Device '\(name)' is locked and force was not specified, wait for tray to open and try again")
+    case .locked: .locked(name)
     case .trayClosed: ControlError("Tray of device '\(name)' is not open")
     case .occupied: ControlError("There already is a medium in device '\(name)'")
     case .empty: ControlError("Device '\(name)' has no medium")

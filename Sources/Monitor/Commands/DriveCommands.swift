@@ -84,7 +84,11 @@ extension MonitorCommands {
   // MARK: Trays and media
 
   func openTray(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
-    try target.openTray(of: try arguments.drive(), force: arguments.flag("force"))
+    let drive = try arguments.drive()
+    do throws(ControlError) { try target.openTray(of: drive, force: arguments.flag("force")) } catch {
+      // As QEMU: the guest has been asked to open it, and the event tells when it has.
+      guard error == .locked(drive.name) else { throw error }
+    }
     return [:]
   }
 

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is refused, with one line that names the option, the value and the way out.
+import Assembly
+import Testing
+
+@testable import QEMUCommandLine
+
+@Suite struct RefusalTests {
+  /// The line of the error.
+  private func refusal(_ line: String) -> String? {
+    do {
+      _ = try plan(line)
+      return nil
+    } catch {
+      return "\(error)"
+    }
+  }
+
+  @Test(arguments: [
+    ("-warp", "-warp: unknown option; see --help for those that there are"),
+    ("-drive", "-drive: needs a value after it"),
+    ("-M vax", "-machine vax: unknown; there are q35, pc and none"),
+    ("-M q35,warp=9", "-machine: unknown key 'warp' (warp=9)"),
+    ("-accel warp", "-accel warp: unknown; there are qtest and kvm"),
+    (
+      "-accel tcg", "-accel tcg: Spindle executes no instructions itself; use -accel kvm, or -accel qtest"
+    ),
+    ("-machine none -drive file=/a,if=ide", "-machine none: has no bus for devices; write -machine q35"),
+    ("-device ide-hd,drive=x", "-device ide-hd: drive=x names no drive or node that there is"),
+    ("-device ide-hd", "-device ide-hd: names no drive="),
+    ("-device virtio-blk-pci", "-device virtio-blk-pci: names no drive="),
+    (
+      "-drive if=none,id=d,file=/a -device ide-hd,drive=d,bus=ide.6",
+      "-device ide-hd: bus=ide.6 is unknown; write bus=ide.0 to bus=ide.5"
+    ),
+    (
+      "-drive if=none,id=a,file=/a -drive if=none,id=b,file=/b -device ide-hd,drive=a,bus=ide.1 -device ide-hd,drive=b,bus=ide.1",
+      "-device ide-hd: bus=ide.1 is taken; choose another port"
+    ),
+    (
+      "-drive if=none,id=d,file=/a -device ide-hd,drive=d -device ide-hd,drive=d",
+      "-device ide-hd: drive=d is in use by another device"
+    ),
+    ("-drive if=floppy,file=/a", "-drive: if=floppy is not offered; choose none, ide or virtio"),
+    ("-drive file=/a,media=tape", "-drive: media=tape is unknown; choose disk or cdrom"),
+    (
+      "-drive file=/a,format=qcow2",
+      "-drive: format=qcow2 is not offered; convert the image (qemu-img convert -O raw)"
+    ),
+    ("-drive file=/a,format=vmdk", "-drive: format=vmdk is not offered; write format=raw"),
+    ("-drive if=none,id=d,file=/a -drive if=none,id=d,file=/b", "-drive: id=d is given twice; choose another"),
+    ("-drive file=/a,index=32", "-drive: index=32 is not a whole number from 0 to 31"),
+    (
+      "-drive file=/a,if=ide,index=6", "-drive: id=ide0: there is no free port for it; ports are 0 to 5"
+    ),
+    ("-blockdev driver=file,filename=/a", "-blockdev driver=file,filename=/a: has no node-name="),
+    (
+      "-blockdev driver=raw,node-name=n,file=below", "-blockdev: file=below names no node that there is"
+    ),
+    (
+      "-blockdev driver=raw,node-name=n,file=n", "-blockdev: file=n names no node that there is"
+    ),
+    ("-blockdev {broken", "-blockdev: '{broken' is not a JSON object"),
+    ("-object rng,id=x", "-object rng,id=x: there are objects of the type iothread only"),
+    ("-object iothread", "-object iothread: has no id=NAME"),
+    ("-global warp", "-global warp: write DRIVER.PROPERTY=VALUE"),
+    ("-mon chardev=c", "-mon chardev=c: names no chardev that there is"),
+    (
+      "-chardev null,id=c -mon chardev=c",
+      "-mon chardev=c: the monitor speaks QMP only; write mode=control"
+    ),
+    ("-monitor stdio", "-monitor stdio: the monitor speaks QMP only; write -qmp stdio, or -monitor none"),
+    ("-incoming unix:/run/i", "-incoming unix:/run/i: live migration is not offered"),
+    ("-netdev user,id=n", "-netdev user,id=n: there is no network; write -nic none"),
+    ("-display gtk", "-display gtk: there is no window; write -display none"),
+    ("-append x", "-append: goes with -kernel only"),
+    ("-initrd /i", "-initrd /i: guests are started by their PVH note alone; leave -initrd out"),
+    ("-serial null -serial stdio", "-serial stdio: there is one serial port"),
+  ])
+  func mistakeIsNamedInOneLine(_ row: (line: String, text: String)) { #expect(refusal(row.line) == row.text) }
+
+  /// Mistakes that our own `--drive` finds are told by the name that was written.
+  @Test(arguments: [
+    "-drive file=/a,warp=9", "-drive file=/a,cache=warm", "-drive file=/a,werror=panic",
+    "-drive file=/a,readonly=maybe",
+    "-drive file=/a,throttling.bps-write=-1", "-drive if=none,id=d", "-drive file=/a,file.read-zeroes=on",
+    "-drive file=blkdebug:/x,if=ide",
+  ])
+  func mistakeInADriveNamesTheOptionThatWasWritten(_ line: String) throws {
+    let text = try #require(refusal(line))
+    #expect(text.hasPrefix("-drive"), "\(text)")
+    #expect(!text.contains("\n"))
+  }
+
+  @Test(arguments: [
+    "virtio-blk-pci,addr=40", "virtio-blk-pci,addr=4.8", "virtio-blk-pci,addr=x", "virtio-blk-pci,num-queues=0",
+    "virtio-blk-pci,queue-size=100", "virtio-blk-pci,iothread=t", "virtio-blk-pci,packed=on",
+    "virtio-blk-pci,disable-modern=on", "virtio-blk-pci,logical_block_size=4096", "virtio-blk-pci,warp=9",
+    "ide-hd,warp=9", "ide-hd,ver=toolongversion", "ide-hd,serial=123456789012345678901", "ide-hd,bus=ide",
+    "ide-hd,write-cache=perhaps", "warp-drive",
+  ])
+  func mistakeInADeviceIsOneLine(_ device: String) throws {
+    let text = try #require(refusal("-drive if=none,id=d,file=/a -device \(device),drive=d"))
+    #expect(text.hasPrefix("-d"), "\(text)")
+    #expect(!text.contains("\n"))
+  }
+
+  @Test func sevenDrivesDoNotFitOnSixPorts() throws {
+    let line = (0..<7).map { "-drive if=none,id=d\($0),file=/\($0) -device ide-hd,drive=d\($0)" }.joined(separator: " ")
+    #expect(refusal(line) == "-device ide-hd: every port of the controller is taken")
+  }
+}
