@@ -41,8 +41,8 @@ public struct WakeupScenario: Equatable, Sendable {
   /// The row in words, such as `AHCI, never + activity`.
   var title: String {
     let device = interface == .ahci ? "AHCI" : "virtio-blk"
-    let submitter = submission == .vcpu ? ", vCPU submits" : ""
-    return "\(device), \(policy.rawValue)" + (activityHz > 0 ? " + activity" : "") + submitter
+    if submission == .vcpu { return "\(device), vCPU submits" }
+    return "\(device), \(policy.rawValue)" + (activityHz > 0 ? " + activity" : "")
   }
 
   /// The published table, and `elided` beside it. `activityHz` plays the busy ssh session of the report.
