@@ -30,7 +30,7 @@ public struct MachineConfiguration: Sendable {
   /// What the real-time clock shows as the machine begins.
   public var clockBase = ClockBase.utc
 
-  /// Where the guest writes to end the machine; nil for nowhere.
+  /// The port to which the guest writes to end the machine; nil where there is none.
   public var debugExitPort: UInt16? = DebugExit.standardPort
   /// When the main loop is woken for what a vCPU has queued.
   public var wakePolicy = WakePolicy.elided
