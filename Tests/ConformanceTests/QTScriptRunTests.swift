@@ -117,7 +117,7 @@ import Testing
     let folder = try TemporaryFolder()
     let launcher: QTestLauncher
     do {
-      let listener = try LocalSocket.listen(at: folder.file("qtest"))
+      let listener = try MachineSocket.listen(at: folder.file("qtest"))
       launcher = try QTestLauncher(.socket(folder.file("qtest")))
       let script = try QTScript(name: "a.qts", Array("@machine -m 64".utf8))
       #expect(QTScriptRun.run(script, on: launcher).verdict.word == "skipped")

@@ -125,12 +125,12 @@ private final class FakeMachine: BuiltinMachine {
   @Test func machineThatRunsAlreadyServesOnlyCasesThatShare() throws {
     let folder = try TemporaryFolder()
     let path = folder.file("qtest")
-    let listener = try LocalSocket.listen(at: path)
+    let listener = try MachineSocket.listen(at: path)
     let machine = MemoryMachine()
     let number = dup(listener.number)
     let server = try HostThread(name: "server") {
       let listener = OwnedDescriptor(taking: number)
-      guard let socket = try? LocalSocket.accept(listener, milliseconds: 20_000) else { return }
+      guard let socket = try? MachineSocket.accept(listener, milliseconds: 20_000) else { return }
       var chunk = [UInt8](repeating: 0, count: 4096)
       while true {
         let count = recv(socket.number, &chunk, chunk.count, 0)

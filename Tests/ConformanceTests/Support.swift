@@ -10,16 +10,16 @@ import Synchronization
 final class ScriptedServer: Sendable {
   private let thread: HostThread
   private let recorder: Recorder
-  private let clientEnd: Int32
+  private let clientEnd: DescriptorSlot
 
   init(_ answer: @escaping @Sendable (String) -> [String]?) throws {
-    let pair = try LocalSocket.pair()
-    clientEnd = pair.first
-    let serverEnd = pair.second
+    let ends = try DescriptorSlot.pair()
+    clientEnd = ends.near
     let recorder = Recorder()
     self.recorder = recorder
     thread = try HostThread(name: "server") {
-      defer { close(serverEnd) }
+      guard let server = ends.far.take() else { return }
+      let serverEnd = server.number
       var buffer: [UInt8] = []
       var chunk = [UInt8](repeating: 0, count: 65536)
       while true {
@@ -45,7 +45,7 @@ final class ScriptedServer: Sendable {
   }
 
   /// The client's end; the taker owns it.
-  func takeSocket() -> OwnedDescriptor { OwnedDescriptor(taking: clientEnd) }
+  func takeSocket() -> OwnedDescriptor { clientEnd.take()! }
 
   func makeClient(replySeconds: Int = 20) -> QTestClient {
     QTestClient(taking: takeSocket(), replySeconds: replySeconds)

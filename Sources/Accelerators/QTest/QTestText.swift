@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import FoundationEssentials
 
 /// Bytes as digits and as base64, in arrays of bytes: the lines of the qtest protocol.
 enum QTestText {
   private static let hexadecimalDigits = Array("0123456789abcdef".utf8)
-  private static let base64Digits = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-  private static let padding = UInt8(ascii: "=")
 
   /// A digit's value up to 15, in either case; nil for another character.
   @inline(__always)
@@ -42,19 +41,6 @@ enum QTestText {
     }
   }
 
-  /// Appends bytes in base64 with padding (RFC 4648, section 4).
-  static func append(base64 bytes: [UInt8], to output: inout [UInt8]) {
-    output.reserveCapacity(output.count + (bytes.count + 2) / 3 * 4)
-    for start in stride(from: 0, to: bytes.count, by: 3) {
-      let count = min(3, bytes.count - start)
-      var group: UInt32 = 0
-      for index in 0..<3 { group = group << 8 | (index < count ? UInt32(bytes[start + index]) : 0) }
-      for index in 0..<4 {
-        output.append(index <= count ? base64Digits[Int(group >> UInt32(18 - 6 * index) & 63)] : padding)
-      }
-    }
-  }
-
   /// Reads `0x` and digits, two a byte; nil for anything else. At most `byteCountMax` bytes are kept.
   static func decode(hexadecimal text: some RandomAccessCollection<UInt8>, byteCountMax: Int) -> [UInt8]? {
     guard text.count >= 2, text.count % 2 == 0, text.starts(with: [UInt8(ascii: "0"), UInt8(ascii: "x")]) else {
@@ -75,41 +61,15 @@ enum QTestText {
     return bytes
   }
 
-  /// Reads base64 with padding (RFC 4648, section 4); nil for anything else: a length that is no multiple of 4, other
-  /// characters, padding before the end.
-  static func decode(base64 text: some RandomAccessCollection<UInt8>) -> [UInt8]? {
-    guard text.count % 4 == 0 else { return nil }
-    let paddingCount = text.suffix(2).reversed().prefix { $0 == padding }.count
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(text.count / 4 * 3)
-    var group: UInt32 = 0
-    var count = 0
-    for character in text.dropLast(paddingCount) {
-      guard let digit = sextet(character) else { return nil }
-      group = group << 6 | UInt32(digit)
-      count += 1
-      if count == 4 {
-        for shift in [16, 8, 0] as [UInt32] { bytes.append(UInt8(truncatingIfNeeded: group >> shift)) }
-        (group, count) = (0, 0)
-      }
-    }
-    // Two digits leave one byte, three leave two; bits behind them are zero in what an encoder writes.
-    if count == 2 { bytes.append(UInt8(truncatingIfNeeded: group >> 4)) }
-    if count == 3 {
-      bytes.append(UInt8(truncatingIfNeeded: group >> 10))
-      bytes.append(UInt8(truncatingIfNeeded: group >> 2))
-    }
-    return bytes
-  }
+  /// Appends bytes in base64 with padding (RFC 4648, section 4).
+  static func append(base64 bytes: [UInt8], to output: inout [UInt8]) { output += Data(bytes).base64EncodedData() }
 
-  private static func sextet(_ character: UInt8) -> UInt8? {
-    switch character {
-    case UInt8(ascii: "A")...UInt8(ascii: "Z"): character - UInt8(ascii: "A")
-    case UInt8(ascii: "a")...UInt8(ascii: "z"): character - UInt8(ascii: "a") + 26
-    case UInt8(ascii: "0")...UInt8(ascii: "9"): character - UInt8(ascii: "0") + 52
-    case UInt8(ascii: "+"): 62
-    case UInt8(ascii: "/"): 63
-    default: nil
-    }
+  /// Reads base64 with padding (RFC 4648, section 4); nil for anything else: a length that is no multiple of 4, other
+  /// characters, padding that does not belong, bits behind the last byte.
+  static func decode(base64 text: some RandomAccessCollection<UInt8>) -> [UInt8]? {
+    let text = Data(text)
+    // Foundation takes padding where there should be none; what it writes itself is the one right form.
+    guard let bytes = Data(base64Encoded: text), bytes.base64EncodedData() == text else { return nil }
+    return Array(bytes)
   }
 }

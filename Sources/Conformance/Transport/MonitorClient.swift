@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import FoundationEssentials
 import Glibc
 import HostSystem
 
@@ -13,13 +14,19 @@ public final class MonitorClient {
   /// Names of the events that came and that nobody has waited for, oldest first.
   private var events: [String] = []
 
+  /// What the monitor sends, as far as anyone here looks at it.
+  private struct Message: Decodable {
+    struct Anything: Decodable { init(from decoder: any Decoder) {} }
+    var QMP: Anything?
+    var `return`: Anything?
+    var event: String?
+  }
+
   /// Takes a connected socket, reads the greeting and negotiates.
   init(taking descriptor: consuming OwnedDescriptor) throws(TransportError) {
     self.descriptor = descriptor
-    let greeting = try nextLine()
-    guard greeting.hasPrefix("{\"QMP\":") else {
-      throw TransportError(.badReply, "the monitor's greeting is \(greeting)")
-    }
+    let (greeting, line) = try nextMessage()
+    guard greeting.QMP != nil else { throw TransportError(.badReply, "the monitor's greeting is \(line)") }
     try execute("qmp_capabilities")
   }
 
@@ -30,9 +37,12 @@ public final class MonitorClient {
   public func execute(_ command: String, _ arguments: String = "{}") throws(TransportError) {
     try send("{\"execute\":\"\(command)\",\"arguments\":\(arguments)}\n")
     while true {
-      let line = try nextLine()
-      if line.hasPrefix("{\"return\":") { return }
-      guard note(line) else { throw TransportError(.refused, "the monitor answered \(command) by \(line)") }
+      let (message, line) = try nextMessage()
+      if message.return != nil { return }
+      guard let event = message.event else {
+        throw TransportError(.refused, "the monitor answered \(command) by \(line)")
+      }
+      events.append(event)
     }
   }
 
@@ -43,18 +53,12 @@ public final class MonitorClient {
         events.remove(at: index)
         return
       }
-      let line = try nextLine()
-      guard note(line) else { throw TransportError(.badReply, "the monitor sent \(line) instead of the event \(name)") }
+      let (message, line) = try nextMessage()
+      guard let event = message.event else {
+        throw TransportError(.badReply, "the monitor sent \(line) instead of the event \(name)")
+      }
+      events.append(event)
     }
-  }
-
-  private func note(_ line: String) -> Bool {
-    let key = "\"event\":\""
-    guard let start = line.firstRange(of: key)?.upperBound, let end = line[start...].firstIndex(of: "\"") else {
-      return false
-    }
-    events.append(String(line[start..<end]))
-    return true
   }
 
   private func send(_ text: String) throws(TransportError) {
@@ -65,13 +69,22 @@ public final class MonitorClient {
     guard count == bytes.count else { throw TransportError(.closed, "the monitor takes no more commands") }
   }
 
-  /// The next line without any blanks, which no name that cases look for contains.
-  private func nextLine() throws(TransportError) -> String {
+  /// The next message, and the line that it was.
+  private func nextMessage() throws(TransportError) -> (Message, line: String) {
+    let bytes = try nextLine()
+    let line = String(decoding: bytes, as: UTF8.self)
+    guard let message = try? JSONDecoder().decode(Message.self, from: Data(bytes)) else {
+      throw TransportError(.badReply, "the monitor sent \(line), which is no message")
+    }
+    return (message, line)
+  }
+
+  private func nextLine() throws(TransportError) -> [UInt8] {
     while true {
       if let end = received.firstIndex(of: 10) {
-        let line = received[..<end].filter { $0 > 32 }
+        let line = Array(received[..<end])
         received.removeSubrange(...end)
-        return String(decoding: line, as: UTF8.self)
+        return line
       }
       guard received.count < Self.lineBytesMax else {
         throw TransportError(.badReply, "the monitor's line does not end")
@@ -86,17 +99,5 @@ public final class MonitorClient {
       guard count > 0 else { throw TransportError(.closed, "the monitor closed the connection") }
       received += chunk[..<count]
     }
-  }
-}
-
-extension String {
-  /// Where `text` is first found.
-  fileprivate func firstRange(of text: String) -> Range<String.Index>? {
-    var start = startIndex
-    while start < endIndex {
-      if self[start...].hasPrefix(text) { return start..<index(start, offsetBy: text.count) }
-      start = index(after: start)
-    }
-    return nil
   }
 }

@@ -54,7 +54,7 @@ public final class QTestLauncher: Sendable {
   public init(_ target: QTestTarget) throws(TransportError) {
     self.target = target
     if case .socket(let path) = target {
-      firstConnection = DescriptorSlot(try LocalSocket.connect(to: path))
+      firstConnection = DescriptorSlot(try MachineSocket.connect(to: path))
     } else {
       firstConnection = nil
     }
@@ -116,8 +116,8 @@ public final class QTestLauncher: Sendable {
     let folder = try TemporaryFolder()
     let socketPath = folder.file("qtest")
     let monitorPath = folder.file("qmp")
-    let listener = try LocalSocket.listen(at: socketPath)
-    let monitorListener = try LocalSocket.listen(at: monitorPath)
+    let listener = try MachineSocket.listen(at: socketPath)
+    let monitorListener = try MachineSocket.listen(at: monitorPath)
     var line = words + ["-qtest", "unix:\(socketPath)", "-qtest-log", "/dev/null", "-display", "none", "-nodefaults"]
     if needsMonitor {
       line += ["-chardev", "socket,path=\(monitorPath),id=char0", "-mon", "chardev=char0,mode=control"]
@@ -137,7 +137,7 @@ public final class QTestLauncher: Sendable {
   ) throws(TransportError) -> OwnedDescriptor {
     var waited = 0
     while waited < connectMillisecondsMax {
-      if let accepted = try LocalSocket.accept(listener, milliseconds: connectStepMilliseconds) { return accepted }
+      if let accepted = try MachineSocket.accept(listener, milliseconds: connectStepMilliseconds) { return accepted }
       if let epitaph = process.epitaph {
         throw TransportError(.notRunning, "\(line.joined(separator: " ")): \(epitaph)")
       }

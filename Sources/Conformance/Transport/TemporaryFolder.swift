@@ -9,7 +9,7 @@ final class TemporaryFolder: Sendable {
   /// Makes the folder in TMPDIR, or in /tmp where that is not set or too long for the sockets.
   init() throws(TransportError) {
     var parent = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
-    if parent.utf8.count > LocalSocket.pathBytesMax / 2 { parent = "/tmp" }
+    if parent.utf8.count > StreamSocket.pathBytesMax / 2 { parent = "/tmp" }
     var template = Array("\(parent)/spindle-conform-XXXXXX".utf8CString)
     guard mkdtemp(&template) != nil else {
       throw TransportError(.system, "mkdtemp in \(parent): \(SystemError.text(of: errno))")
