@@ -155,35 +155,29 @@ private struct Delivery: Sendable, CustomTestStringConvertible {
   /// Processor 0 falls asleep while processor 1, which never sleeps, answers it a little later in each round than in the
   /// round before: the answers meet every moment of falling asleep. A single lost wakeup stops both for good.
   @Test func noWakeupIsLostInAHundredThousand() throws {
-    let rounds: UInt32 = 100_000
     let delaysMax: UInt32 = 251
-    let finished = Collected<UInt32>()
-    try HostedGuest.run(processorCount: 2) { bus in
-      guard let ping = bus.allocateInterrupt(processor: 1), let pong = bus.allocateInterrupt(processor: 0) else {
-        return
-      }
-      let started = bus.startProcessor(1) { bus in
-        for round in 0..<rounds {
-          while bus.interruptCount(ping) == round { guard bus.relax() else { return } }
-          for _ in 0..<round % delaysMax { _ = bus.ramRead32(0) }
-          bus.send(pong)
-        }
-      }
-      #expect(started)
-      for round in 0..<rounds {
-        bus.send(ping)
-        while bus.interruptCount(pong) == round {
-          guard bus.waitForInterrupt(pong, after: round) else { return }
-        }
-      }
-      finished.add(bus.interruptCount(pong))
+    try exchange(rounds: 100_000) { bus, ping, round in
+      while bus.interruptCount(ping) == round { guard bus.relax() else { return false } }
+      for _ in 0..<round % delaysMax { _ = bus.ramRead32(0) }
+      return true
     }
-    #expect(finished.elements == [rounds])
   }
 
   /// Both sleep until the other has interrupted them.
   @Test func twoSleepersWakeEachOther() throws {
-    let rounds: UInt32 = 20_000
+    try exchange(rounds: 20_000) { bus, ping, round in
+      while bus.interruptCount(ping) == round {
+        guard bus.waitForInterrupt(ping, after: round) else { return false }
+      }
+      return true
+    }
+  }
+
+  /// Processor 0 interrupts processor 1 and sleeps until that interrupts it, `rounds` times.
+  /// - Parameter awaitPing: what processor 1 does until a round's interrupt is there; false where the machine ends.
+  private func exchange(
+    rounds: UInt32, awaitPing: @escaping @Sendable (HostedBus, MessageInterrupt, UInt32) -> Bool
+  ) throws {
     let finished = Collected<UInt32>()
     try HostedGuest.run(processorCount: 2) { bus in
       guard let ping = bus.allocateInterrupt(processor: 1), let pong = bus.allocateInterrupt(processor: 0) else {
@@ -191,9 +185,7 @@ private struct Delivery: Sendable, CustomTestStringConvertible {
       }
       let started = bus.startProcessor(1) { bus in
         for round in 0..<rounds {
-          while bus.interruptCount(ping) == round {
-            guard bus.waitForInterrupt(ping, after: round) else { return }
-          }
+          guard awaitPing(bus, ping, round) else { return }
           bus.send(pong)
         }
       }

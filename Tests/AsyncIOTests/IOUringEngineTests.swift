@@ -21,11 +21,6 @@ import Testing
     engine = IOUringEngine(ring: ring, loop: loop)
   }
 
-  private final class OtherWork: BottomHalf, @unchecked Sendable {
-    var hasRun = false
-    override func run() { hasRun = true }
-  }
-
   private func settle() { while loop.runOnce(mayBlock: false) {} }
 
   // MARK: Batches

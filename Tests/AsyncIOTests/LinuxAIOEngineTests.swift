@@ -7,35 +7,7 @@ import Testing
 
 @testable import AsyncIO
 
-@Suite struct LinuxAIOEngineTests {
-  private let loop: EventLoop
-  private let kernel = ScriptedAIO()
-  private let engine: LinuxAIOEngine
-  private let sink = RecordingSink()
-
-  init() throws {
-    loop = try makeWatchedLoop()
-    engine = LinuxAIOEngine(port: kernel, loop: loop)
-    engine.submitBatchMax = LinuxAIOEngine.eventsMax
-  }
-
-  private final class OtherWork: BottomHalf, @unchecked Sendable {
-    var hasRun = false
-    override func run() { hasRun = true }
-  }
-
-  private func settle() { while loop.runOnce(mayBlock: false) {} }
-
-  private func reads(_ count: Int) -> [TestOperation] {
-    (0..<count).map { TestOperation(.read, offset: UInt64($0) * 512, pieces: [512], sink: sink) }
-  }
-
-  private func submitInOneBatch(_ operations: [TestOperation]) {
-    loop.beginBatch()
-    operations.forEach { engine.submit($0.pointer) }
-    loop.endBatch()
-  }
-
+@Suite final class LinuxAIOEngineTests: LinuxAIOTestCase {
   /// Completes everything that is in the kernel or comes to it, oldest first; the offsets in that order.
   private func completeAll() -> [UInt64] {
     var offsets: [UInt64] = []
@@ -197,7 +169,7 @@ import Testing
   @Test func sinkMayWaitForAnOperationThatTheKernelHadNotTaken() {
     kernel.submitAnswers = [1, -EAGAIN]
     let operations = reads(2)
-    sink.onCompletion = { operation in
+    sink.onCompletion = { [unowned self] operation in
       guard operation == operations[0].pointer else { return }
       kernel.completeAtOnce = { Int64($0.byteCount) }
       while sink.completed.count < 2 { loop.runOnce(mayBlock: true) }
@@ -306,7 +278,7 @@ import Testing
   @Test func completionsThatKeepComingDoNotKeepTheLoopFromOtherWork() {
     kernel.completeAtOnce = { Int64($0.byteCount) }
     var isOver = false
-    sink.onCompletion = { if !isOver { engine.submit($0) } }
+    sink.onCompletion = { [unowned self] in if !isOver { engine.submit($0) } }
     let operations = reads(16)
     submitInOneBatch(operations)
     let work = OtherWork(loop: loop)
@@ -327,7 +299,7 @@ import Testing
     submitInOneBatch(Array(operations.prefix(128)))
     var rounds: [Int] = []
     var next = 128
-    sink.onCompletion = { _ in
+    sink.onCompletion = { [unowned self] _ in
       // Each completion leaves room for one, which fills the context and is submitted, and complete, at once.
       if next < 300 {
         engine.submit(operations[next].pointer)
@@ -345,7 +317,7 @@ import Testing
 
   @Test func nestedRoundGoesOnWithTheCompletionsThatTheOuterOneHadNotComeTo() {
     let operations = reads(3)
-    sink.onCompletion = { operation in
+    sink.onCompletion = { [unowned self] operation in
       guard operation == operations[0].pointer else { return }
       // The signal has been taken by the outer round: the nested ones would sleep for ever if they relied on it.
       while sink.completed.count < 3 { loop.runOnce(mayBlock: true) }
@@ -359,7 +331,7 @@ import Testing
   @Test func sinkMaySubmitAgainAndWaitForIt() {
     let operation = TestOperation(.read, sink: sink)
     let extra = TestOperation(.flush, pieces: [], sink: sink)
-    sink.onCompletion = { completed in
+    sink.onCompletion = { [unowned self] completed in
       guard completed == operation.pointer else { return }
       kernel.completeAtOnce = { _ in 0 }
       engine.submit(extra.pointer)

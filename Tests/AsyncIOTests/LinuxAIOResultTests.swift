@@ -7,30 +7,7 @@ import Testing
 
 @testable import AsyncIO
 
-@Suite struct LinuxAIOResultTests {
-  private let loop: EventLoop
-  private let kernel = ScriptedAIO()
-  private let engine: LinuxAIOEngine
-  private let sink = RecordingSink()
-
-  init() throws {
-    loop = try makeWatchedLoop()
-    engine = LinuxAIOEngine(port: kernel, loop: loop)
-    engine.submitBatchMax = LinuxAIOEngine.eventsMax
-  }
-
-  private func settle() { while loop.runOnce(mayBlock: false) {} }
-
-  private func reads(_ count: Int) -> [TestOperation] {
-    (0..<count).map { TestOperation(.read, offset: UInt64($0) * 512, pieces: [512], sink: sink) }
-  }
-
-  private func submitInOneBatch(_ operations: [TestOperation]) {
-    loop.beginBatch()
-    operations.forEach { engine.submit($0.pointer) }
-    loop.endBatch()
-  }
-
+@Suite final class LinuxAIOResultTests: LinuxAIOTestCase {
   // MARK: Results
 
   @Test(arguments: [-EINTR, -EAGAIN])

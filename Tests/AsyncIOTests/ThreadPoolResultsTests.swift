@@ -291,10 +291,6 @@ import Testing
   }
 
   @Test func completionsThatKeepComingDoNotKeepTheLoopFromOtherWork() throws {
-    final class OtherWork: BottomHalf, @unchecked Sendable {
-      var hasRun = false
-      override func run() { hasRun = true }
-    }
     let bench = try ThreadPoolBench()
     let work = OtherWork(loop: bench.loop)
     bench.sink.onCompletion = { operation in if !work.hasRun { bench.engine.submit(operation) } }

@@ -84,8 +84,29 @@ final class TestRequest {
   var bytes: [UInt8] { Array(UnsafeRawBufferPointer(start: memory + shift, count: byteCount)) }
 }
 
+/// A backend, and someone who makes requests of it.
+protocol BackendKit {
+  var loop: EventLoop { get }
+  var backend: BlockBackend { get }
+  var client: TestClient { get }
+}
+
+extension BackendKit {
+  func submit(_ requests: TestRequest...) {
+    loop.beginBatch()
+    requests.forEach { backend.submit($0.pointer) }
+    loop.endBatch()
+  }
+
+  func request(
+    _ operation: BlockOperation, offset: UInt64 = 0, pieces: [Int] = [], fill: [UInt8]? = nil, shift: Int = 0
+  ) -> TestRequest {
+    TestRequest(operation, offset: offset, pieces: pieces, fill: fill, shift: shift, client: client)
+  }
+}
+
 /// A backend on a real file.
-struct FileKit {
+struct FileKit: BackendKit {
   let loop: EventLoop
   let backend: BlockBackend
   let client = TestClient()
@@ -100,17 +121,5 @@ struct FileKit {
     configuration.isReadOnly = readOnly
     let driver = FileDriver(image: image, engine: try IOUringEngine(loop: loop), alignment: alignment)
     backend = BlockBackend(driver: driver, loop: loop, configuration: configuration)
-  }
-
-  func submit(_ requests: TestRequest...) {
-    loop.beginBatch()
-    requests.forEach { backend.submit($0.pointer) }
-    loop.endBatch()
-  }
-
-  func request(
-    _ operation: BlockOperation, offset: UInt64 = 0, pieces: [Int] = [], fill: [UInt8]? = nil, shift: Int = 0
-  ) -> TestRequest {
-    TestRequest(operation, offset: offset, pieces: pieces, fill: fill, shift: shift, client: client)
   }
 }

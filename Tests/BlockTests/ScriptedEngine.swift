@@ -77,7 +77,7 @@ final class ScriptedEngine: IOEngine {
 }
 
 /// A backend on a real file and a scripted engine.
-final class ScriptKit {
+final class ScriptKit: BackendKit {
   let loop: EventLoop
   let engine: ScriptedEngine
   let driver: FileDriver
@@ -114,18 +114,6 @@ final class ScriptKit {
       kit?.companions.append(engine)
       return engine
     }
-  }
-
-  func submit(_ requests: TestRequest...) {
-    loop.beginBatch()
-    requests.forEach { backend.submit($0.pointer) }
-    loop.endBatch()
-  }
-
-  func request(
-    _ operation: BlockOperation, offset: UInt64 = 0, pieces: [Int] = [], fill: [UInt8]? = nil, shift: Int = 0
-  ) -> TestRequest {
-    TestRequest(operation, offset: offset, pieces: pieces, fill: fill, shift: shift, client: client)
   }
 
   /// A request on a range alone.

@@ -61,20 +61,15 @@ struct KVMGuestTests {
   private func run(
     _ interface: DriveConfiguration.Interface, _ policy: WakePolicy, totalBytes: UInt64 = 1 << 20
   ) throws -> WakeupFigures {
-    let path = "/var/tmp/spindle-wakeup-kvm-test-\(getpid())-\(UInt64.random(in: 0 ... .max))"
-    let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL, 0o600)
-    try #require(descriptor >= 0)
-    defer {
-      close(descriptor)
-      unlink(path)
-    }
-    try #require(ftruncate(descriptor, 1 << 20) == 0)
-    var lab = WakeupRun(path: path)
+    let file = try LabFile()
+    var lab = WakeupRun(path: file.path)
     lab.guest = .kvm
     lab.parameters = parameters(fileBytes: totalBytes)
     lab.heartbeatNs = 2_000_000
     // Tracing is the process's, and so one run's at a time.
-    return try withTracing { try lab.run(WakeupScenario(interface: interface, policy: policy)).figures }
+    return try withExtendedLifetime(file) {
+      try withTracing { try lab.run(WakeupScenario(interface: interface, policy: policy)).figures }
+    }
   }
 
   @Test func alwaysWritesTheEventfdForEachSubmission() throws {

@@ -16,15 +16,8 @@ private let ioUringWorks = (try? EventLoop(name: "probe", monitor: .ioUring)) !=
   private func run(
     _ interface: DriveConfiguration.Interface, _ policy: WakePolicy, submission: SubmissionThread = .loop
   ) throws -> WakeupFigures {
-    let path = "/var/tmp/spindle-wakeup-test-\(getpid())-\(UInt64.random(in: 0 ... .max))"
-    let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL, 0o600)
-    try #require(descriptor >= 0)
-    defer {
-      close(descriptor)
-      unlink(path)
-    }
-    try #require(ftruncate(descriptor, 1 << 20) == 0)
-    var lab = WakeupRun(path: path)
+    let file = try LabFile()
+    var lab = WakeupRun(path: file.path)
     lab.parameters.totalBytes = 1 << 20
     lab.parameters.requestBytes = 64 << 10
     lab.parameters.batchCount = 4
@@ -33,7 +26,7 @@ private let ioUringWorks = (try? EventLoop(name: "probe", monitor: .ioUring)) !=
     lab.heartbeatNs = 2_000_000
     // Tracing is the process's, and so one run's at a time.
     let scenario = WakeupScenario(interface: interface, policy: policy, submission: submission)
-    return try withTracing { try lab.run(scenario).figures }
+    return try withExtendedLifetime(file) { try withTracing { try lab.run(scenario).figures } }
   }
 
   @Test func withoutTheWakeupOnlyTheLoopsOwnTimersSubmit() throws {
