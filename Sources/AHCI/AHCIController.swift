@@ -182,6 +182,13 @@ public final class AHCIController: PCIFunction {
     updateInterrupt(isNews: false)
   }
 
+  /// The engines start, and what was issued or reported while they could not is made up for.
+  public override func busMasterChanged() {
+    guard isBusMaster else { return }
+    for port in ports { port.updateEngines() }
+    updateInterrupt(isNews: interruptStatus != 0)
+  }
+
   public override func reset() {
     super.reset()
     control = 0

@@ -8,22 +8,6 @@ import Machine
 import Synchronization
 import Tracing
 
-/// How a virtio-blk device is set up.
-public struct VirtioBlockOptions: Sendable {
-  /// Number of virtqueues, 1 to 64.
-  public var queueCount = 1
-  /// Largest size of each queue, a power of two from 2 to 1024.
-  public var queueEntries = Limit.queueEntriesDefault
-  /// Which drivers find the device.
-  public var interface = VirtioInterface.modern
-  /// The place on the board, 0 to 7, of a device that is not on the PCI bus (`VirtioMMIO`); nil for a PCI function. Such a
-  /// device joins the machine by `Machine.add`, its PCI address says nothing, and its interface is the modern one.
-  public var mmioSlot: Int?
-
-  /// The defaults: one queue of 256 entries, for modern drivers.
-  public init() {}
-}
-
 /// A virtio-blk PCI function (1af4:1042, or 1af4:1001 where legacy drivers find it): the device's state and life cycle.
 /// Registers are in `VirtioPCITransport` and `VirtioLegacyPorts`, the data path in `VirtioBlockQueue`.
 ///
@@ -114,7 +98,10 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
           index: index, device: self, backend: backend, memory: memory, entriesMax: options.queueEntries))
     }
     transport = makeTransport()
-    if options.mmioSlot != nil { mmioRegisters = VirtioMMIORegisters(transport) }
+    if options.mmioSlot != nil {
+      mmioRegisters = VirtioMMIORegisters(transport)
+      queues.forEach { $0.setBusMaster(true) }
+    }
     backend.onResize = { [weak self] in self?.capacityChanged() }
   }
 
@@ -154,6 +141,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     }
     let new = value | (status.load(ordering: .relaxed) & DeviceStatus.needsReset)
     status.store(new, ordering: .relaxed)
+    // Drivers of old (Linux before 2.6.34) never set it; QEMU sets it for them as well.
+    if new & DeviceStatus.driver != 0 && !isBusMaster { becomeBusMaster() }
     if new & (DeviceStatus.driverOK | DeviceStatus.needsReset) == DeviceStatus.driverOK { start() }
   }
 
@@ -391,6 +380,11 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
         Doorbell(address: doorbellAddress(queue.index, address), width: TransportLayout.notifyWidth, event: queue.event)
       )
     }
+  }
+
+  public override func busMasterChanged() {
+    let isMaster = isBusMaster
+    backend.loop.execute { [self] in queues.forEach { $0.setBusMaster(isMaster) } }
   }
 
   public override func barUnmapped(_ index: Int) {

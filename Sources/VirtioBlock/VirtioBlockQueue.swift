@@ -32,6 +32,8 @@ final class VirtioBlockQueue: BlockClient {
   private var context = VirtioBlkContext(capacitySectors: 0, isReadOnly: true, serial: (0, 0, 0))
   private(set) var inFlight = 0
   private var isPaused = false
+  /// Whether the device may reach guest memory (PCI command register).
+  private var isBusMaster = false
   private var publisher: Publisher?
   // The same object, for the hot path: set with it, valid as long as it.
   private var publish: Unmanaged<Publisher>?
@@ -131,6 +133,16 @@ final class VirtioBlockQueue: BlockClient {
     process()
   }
 
+  /// Takes chains only while the device may reach guest memory. What is out comes back all the same: its buffers are with
+  /// the kernel, which cannot be told.
+  func setBusMaster(_ isMaster: Bool) {
+    isBusMaster = isMaster
+    if isMaster { process() }
+  }
+
+  /// Whether chains may be taken.
+  private var mayTake: Bool { ring != nil && !isPaused && isBusMaster }
+
   /// Nothing is in flight and nothing will be taken.
   var isIdle: Bool { inFlight == 0 && (ring == nil || isPaused) }
 
@@ -144,7 +156,7 @@ final class VirtioBlockQueue: BlockClient {
   // MARK: Taking chains
 
   private func poll() -> Bool {
-    guard !isPaused, ring?.hasPending == true else { return false }
+    guard mayTake, ring!.hasPending else { return false }
     // A guest that is polled rings no doorbell; this is how the loop hears of its requests.
     Tracing.record(.doorbell, value: UInt32(index))
     process(whilePolling: true)
@@ -161,14 +173,14 @@ final class VirtioBlockQueue: BlockClient {
   /// Asks for notifications again after a time without.
   /// - Returns: whether a chain slipped in before the request was visible.
   private func requestNotifications() -> Bool {
-    guard ring != nil, !isPaused else { return false }
+    guard mayTake else { return false }
     ring!.requestNotifications()
     return ring!.hasPending
   }
 
   /// Takes everything that the guest made available, as one batch. While the loop polls, notifications stay off.
   func process(whilePolling: Bool = false) {
-    guard ring != nil, !isPaused else { return }
+    guard mayTake else { return }
     loop.beginBatch()
     do throws(QueueFault) {
       repeat {

@@ -25,6 +25,50 @@ import Testing
     #expect(try kit.fis(0x40, 13) == [0x34, 0x40, 0x50, 0x01, 0x01, 0, 0, 0, 0, 0, 0, 0, 0x01])
   }
 
+  // MARK: Bus master enable (§2.1.2)
+
+  private func setBusMaster(_ isMaster: Bool) {
+    kit.controller.configurationWrite(offset: 4, width: 2, value: isMaster ? 7 : 3)
+    kit.loop.runUntilIdle()
+  }
+
+  @Test func enginesStartWhenTheControllerBecomesBusMaster() throws {
+    setBusMaster(false)
+    kit.start()
+    #expect(command() & (PortCommand.receiveRunning | PortCommand.listRunning) == 0)
+    #expect(kit.port(PortRegister.signature) == 0xffff_ffff)
+    #expect(try kit.fis(0x40, 1) == [0])
+    setBusMaster(true)
+    #expect(command() & PortCommand.receiveRunning != 0 && command() & PortCommand.listRunning != 0)
+    #expect(kit.port(PortRegister.signature) == 0x0000_0101)
+    #expect(try kit.fis(0x40, 1) == [0x34])
+  }
+
+  @Test func commandsStayIssuedWhileTheControllerIsNoBusMaster() throws {
+    kit.start()
+    try kit.prepare(0, Command(0x25, count: 1, regions: [Region(HBAKit.data, 512)]))
+    setBusMaster(false)
+    kit.issue(1)
+    #expect(kit.issued == 1 && kit.driver.held.isEmpty)
+    setBusMaster(true)
+    kit.completeAll()
+    #expect(kit.issued == 0)
+    #expect(try kit.moved() == 512)
+  }
+
+  @Test func interruptThatCouldNotBeSentIsSentToTheBusMaster() throws {
+    kit.controller.configurationWrite(offset: 0x84, width: 4, value: 0xfee0_0000)
+    kit.controller.configurationWrite(offset: 0x82, width: 2, value: 1)
+    kit.start()
+    try kit.prepare(0, Command(0x25, count: 1, regions: [Region(HBAKit.data, 512)]))
+    kit.issue(1)
+    setBusMaster(false)
+    kit.completeAll()
+    #expect(kit.issued == 0 && kit.interrupts.messages.isEmpty)
+    setBusMaster(true)
+    #expect(kit.interrupts.messages.count == 1)
+  }
+
   @Test func aCDROMDriveHasThePacketSignature() throws {
     kit.controller.connect(ATAPIDrive(backend: nil), to: 3)
     kit.start(3)

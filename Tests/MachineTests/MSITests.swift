@@ -19,6 +19,7 @@ private struct Board {
     function.addMSI(at: Board.capability)
     machine.attach(function)
     msi = try #require(function.msi)
+    function.command = PCICommand.master
   }
 
   func read(_ offset: Int, _ width: Int) -> UInt32 {
@@ -52,6 +53,19 @@ private let second = MSIMessage(address: 0xfee0_2000, data: 0x52)
   /// The bits of the capability that a guest can write, byte by byte (PCI 3.0, figure 6-9).
   private static let writable: [UInt8] = [0, 0, 1, 0, 0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]
   private static let atReset: [UInt8] = [5, 0, 0x80, 0] + [UInt8](repeating: 0, count: 10)
+
+  @Test func functionThatIsNoBusMasterSendsNothing() throws {
+    let board = try Board()
+    board.program(first)
+    board.setEnabled(true)
+    board.function.command = 0
+    board.msi.notify()
+    #expect(board.msi.isEnabled && board.interrupts.messages.isEmpty)
+    board.function.command = PCICommand.master
+    #expect(board.interrupts.messages.isEmpty)
+    board.msi.notify()
+    #expect(board.interrupts.messages == [first])
+  }
 
   @Test func capabilityIsOneVectorWithA64BitAddress() throws {
     let board = try Board()

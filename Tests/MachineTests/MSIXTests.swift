@@ -73,6 +73,33 @@ private func message(_ vector: Int) -> MSIMessage {
     #expect(board.machine.exitMemoryRead(Board.base + 64, width: 4) == 0)
   }
 
+  @Test func vectorsOfAFunctionThatIsNoBusMasterPendUntilItIsOne() throws {
+    let board = try Board()
+    board.program(1, message(1))
+    board.setControl(enable)
+    board.function.command = PCICommand.memory
+    board.msix.notify(1)
+    #expect(board.msix.isEnabled && board.msix.isPending(1) && board.interrupts.messages.isEmpty)
+    // What the guest changes meanwhile counts when the time comes.
+    board.program(1, message(2))
+    board.setControl(enable | functionMask)
+    board.setControl(enable)
+    #expect(board.interrupts.messages.isEmpty)
+    board.function.command = PCICommand.memory | PCICommand.master
+    #expect(board.interrupts.messages == [message(2)] && !board.msix.isPending(1))
+  }
+
+  @Test func resetEndsBusMasteringBeforeAnythingIsSent() throws {
+    let board = try Board()
+    board.function.reset()
+    #expect(!board.function.isBusMaster)
+    board.function.command = PCICommand.memory
+    board.program(0, message(0))
+    board.setControl(enable)
+    board.msix.notify(0)
+    #expect(board.interrupts.messages.isEmpty && board.msix.isPending(0))
+  }
+
   @Test func openVectorSendsItsMessage() throws {
     let board = try Board()
     board.program(1, message(1))

@@ -4,6 +4,42 @@ import Testing
 
 @testable import VirtioBlock
 
+@Suite struct BusMasterTests {
+  @Test func chainsWaitUntilTheFunctionIsBusMaster() throws {
+    let kit = try DriverKit()
+    try kit.start()
+    kit.device.configurationWrite(offset: 4, width: 2, value: 3)
+    kit.loop.runUntilIdle()
+    try kit.submit(RequestType.read, sector: 0, data: [.writable(DriverKit.data, 512)])
+    #expect(kit.driver.held.isEmpty)
+    kit.device.configurationWrite(offset: 4, width: 2, value: 7)
+    kit.loop.runUntilIdle()
+    #expect(kit.driver.held.count == 1)
+    kit.completeAll()
+    #expect(try kit.takeUsed() != nil)
+  }
+
+  @Test func requestThatIsOutComesBackToAFunctionThatIsNoBusMasterAnyMore() throws {
+    // Its buffers are with the kernel, which cannot be told; so the guest hears of it.
+    let kit = try DriverKit()
+    try kit.start()
+    try kit.submit(RequestType.read, sector: 0, data: [.writable(DriverKit.data, 512)])
+    kit.device.configurationWrite(offset: 4, width: 2, value: 3)
+    kit.loop.runUntilIdle()
+    kit.completeAll()
+    #expect(try kit.takeUsed() != nil)
+  }
+
+  @Test func legacyDriverNeedNotMakeTheFunctionBusMaster() throws {
+    let kit = try DriverKit(interface: .transitional)
+    kit.device.configurationWrite(offset: 4, width: 2, value: 1)
+    #expect(!kit.device.isBusMaster)
+    _ = kit.machine.portSpace.write(DriverKit.ports + 18, width: 1, value: 3)
+    #expect(kit.device.isBusMaster)
+    #expect(kit.device.configurationRead(offset: 4, width: 2) == 5)
+  }
+}
+
 @Suite struct TransportTests {
   @Test func identityAndCapabilitiesAreThoseOfAModernDevice() throws {
     let kit = try DriverKit()

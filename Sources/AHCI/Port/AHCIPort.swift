@@ -223,16 +223,17 @@ final class AHCIPort: SATALink {
 
   // MARK: Engines
 
-  /// Follows PxCMD.ST and FRE (§10.3). Nothing starts while requests of an earlier time are out.
+  /// Follows PxCMD.ST and FRE (§10.3). Nothing starts while requests of an earlier time are out, or while the controller
+  /// may not reach guest memory (§2.1.2: without CMD.BME the engines are idle).
   func updateEngines() {
     if command & PortCommand.receiveEnable == 0 {
       received = nil
-    } else if received == nil {
+    } else if received == nil, controller.isBusMaster {
       startReceiving()
     }
     if command & PortCommand.start == 0 {
       stopList()
-    } else if list == nil, lentCount == 0 || !hasAbandoned {
+    } else if list == nil, controller.isBusMaster, lentCount == 0 || !hasAbandoned {
       startList()
     }
     takeCommands()

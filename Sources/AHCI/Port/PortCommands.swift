@@ -18,7 +18,7 @@ extension AHCIPort {
   private var mayTake: Bool {
     commandIssue != 0 && current == nil && !isHalted && list != nil && command & PortCommand.start != 0
       && received != nil && !signaturePending && sataStatus == PortSATA.linkUp && deviceReference != nil
-      && afterDrain.isEmpty && !controller.isPaused
+      && afterDrain.isEmpty && !controller.isPaused && controller.isBusMaster
   }
 
   /// Fetches issued commands, in turn, as one batch, until none may be taken.

@@ -5,6 +5,7 @@ import GuestDrivers
 enum PCICases {
   private static let ahci = PCIAddress(bus: 0, device: 31, function: 2)
   private static let virtio = PCIAddress(bus: 0, device: 4, function: 0)
+  private static let decodeMemory: UInt16 = 2
   private static let decodeMemoryAndMaster: UInt16 = 6
   private static let abarOffset: UInt8 = 0x24
 
@@ -95,6 +96,45 @@ enum PCICases {
       try context.expect(configuration.read16(ahci, 4), mask: 7, 7, "command with all set")
       configuration.write16(ahci, 4, 0)
       try context.expect(configuration.read16(ahci, 4), mask: 7, 0, "command with all clear")
+    },
+    ConformanceCase(
+      "pci/virtio-needs-bus-master", "A virtio function that may not be bus master leaves guest memory alone",
+      "PCI 3.0 §6.2.2", .virtio
+    ) { context in
+      let disk = try VirtioUnderTest(started: context)
+      let configuration = context.topology.configuration
+      configuration.write16(virtio, 4, decodeMemory)
+      let buffer = try context.allocate(512)
+      let status = try disk.makeStatus()
+      disk.writeChain([
+        VirtioUnderTest.Segment(address: try disk.makeHeader(type: VirtioBlockType.read, sector: 3), byteCount: 16),
+        VirtioUnderTest.Segment(address: buffer, byteCount: 512, isWritten: true),
+        VirtioUnderTest.Segment(address: status, byteCount: 1, isWritten: true),
+      ])
+      disk.publish(0)
+      disk.kick()
+      try context.expectStays("nothing is used while the function is no bus master") { !disk.hasUsed }
+      try context.expect(context.bus.ramRead8(status), VirtioBlockStatus.unwritten, "status byte")
+      try context.expect(context.bus.load(buffer, count: 512), [UInt8](repeating: 0, count: 512), "data")
+      configuration.write16(virtio, 4, decodeMemoryAndMaster)
+      try VirtioUnderTest(started: context).checkAlive()
+    },
+    ConformanceCase(
+      "pci/ahci-needs-bus-master",
+      "An AHCI controller that may not be bus master moves no data and keeps commands issued",
+      "AHCI 1.3.1 §2.1.2; PCI 3.0 §6.2.2", .ahci
+    ) { context in
+      let hba = try HBAUnderTest(started: context)
+      let configuration = context.topology.configuration
+      configuration.write16(ahci, 4, decodeMemory)
+      let buffer = try context.allocate(512)
+      hba.issue(ATACommand(ATAOpcode.readDMAExt, lba: 3, count: 1), AHCIBuffer(address: buffer, byteCount: 512))
+      try context.expectStays("the command stays issued while the controller is no bus master") {
+        hba.engine.read(AHCIPortRegister.issue) == 1
+      }
+      try context.expect(context.bus.load(buffer, count: 512), [UInt8](repeating: 0, count: 512), "data")
+      configuration.write16(ahci, 4, decodeMemoryAndMaster)
+      try HBAUnderTest(started: context).checkAlive()
     },
     ConformanceCase(
       "pci/bar-sizing",

@@ -29,7 +29,8 @@ public final class MSI: @unchecked Sendable {
   /// What the lock guards.
   private struct State {
     var routed = RoutedMessage()
-    var isEnabled = false
+    // Enabled, and the function is a bus master.
+    var isOpen = false
   }
 
   private let state = Mutex(State())
@@ -48,26 +49,28 @@ public final class MSI: @unchecked Sendable {
 
   /// Sends the message, once. Any thread, machine lock not needed; allocates nothing.
   ///
-  /// Where MSI is disabled nothing happens, and nothing is remembered: without mask bits there is no pending bit (PCI
-  /// 3.0, section 6.8.1.6). A device whose reasons outlast the disabling notifies again.
+  /// Where MSI is disabled, or the function no bus master, nothing happens, and nothing is remembered: without mask bits
+  /// there is no pending bit (PCI 3.0, section 6.8.1.6). A device whose reasons outlast that notifies again.
   public func notify() {
     state.withLock { state in
-      if state.isEnabled { state.routed.fire() }
+      if state.isOpen { state.routed.fire() }
     }
   }
 
   // MARK: The guest's side. Machine lock held.
 
   /// Follows the capability's registers: what they say now.
-  func set(isEnabled: Bool, message: MSIMessage, interrupts: InterruptController) {
-    let needsRoute = state.withLock { isEnabled && !$0.routed.hasRoute }
+  /// - Parameter maySend: whether the function is a bus master.
+  func set(isEnabled: Bool, maySend: Bool, message: MSIMessage, interrupts: InterruptController) {
+    let isOpen = isEnabled && maySend
+    let needsRoute = state.withLock { isOpen && !$0.routed.hasRoute }
     // Made outside the lock, as an accelerator may take its time over it; the machine lock keeps other writes away.
     let route = needsRoute ? Unmanaged.passRetained(interrupts.makeRoute()) : nil
     state.withLock { state in
       if let route { state.routed.adopt(route) }
       state.routed.set(message)
-      state.isEnabled = isEnabled
-      if isEnabled { state.routed.updateRoute() }
+      state.isOpen = isOpen
+      if isOpen { state.routed.updateRoute() }
       enabled.store(isEnabled, ordering: .relaxed)
     }
   }
@@ -75,7 +78,7 @@ public final class MSI: @unchecked Sendable {
   /// Disables MSI and forgets the message. The route stays for its next use.
   func reset() {
     state.withLock { state in
-      state.isEnabled = false
+      state.isOpen = false
       state.routed.set(MSIMessage(address: 0, data: 0))
       enabled.store(false, ordering: .relaxed)
     }
@@ -84,7 +87,7 @@ public final class MSI: @unchecked Sendable {
   /// Gives up the route; a later notification does nothing.
   func close() {
     let route = state.withLock { state in
-      state.isEnabled = false
+      state.isOpen = false
       enabled.store(false, ordering: .relaxed)
       return state.routed.take()
     }

@@ -18,6 +18,8 @@ public final class MSIX: @unchecked Sendable {
     static let functionMask: UInt16 = 1 << 14
     static let enable: UInt16 = 1 << 15
     static let writable = functionMask | enable
+    /// No bit of the register, where it belongs to the table's size: the function is no bus master, so nothing is sent.
+    static let silent: UInt16 = 1 << 0
   }
 
   /// What the lock of one vector guards.
@@ -61,7 +63,7 @@ public final class MSIX: @unchecked Sendable {
   // MARK: The device's side. Any thread.
 
   /// Raises the interrupt of a vector: sends its message, or remembers it in the pending bit where the vector or the
-  /// function is masked or MSI-X is off. Any thread, machine lock not needed; allocates nothing.
+  /// function is masked, MSI-X is off, or the function is no bus master. Any thread, machine lock not needed; allocates nothing.
   ///
   /// A vector that does not exist is ignored, since a guest chooses vectors.
   public func notify(_ vector: Int) {
@@ -78,7 +80,7 @@ public final class MSIX: @unchecked Sendable {
   /// Whether the guest has enabled MSI-X; a device uses its interrupt pin otherwise. Any thread.
   public var isEnabled: Bool { control.load(ordering: .relaxed) & Control.enable != 0 }
 
-  /// Whether the vector cannot send now: masked itself or by the function, or MSI-X is off. Any thread.
+  /// Whether the vector cannot send now: masked itself or by the function, MSI-X off, or no bus master. Any thread.
   public func isMasked(_ vector: Int) -> Bool {
     guard vector >= 0, vector < vectorCount else { return true }
     return slots[vector].vector.withLock { !isOpen($0) }
@@ -97,14 +99,15 @@ public final class MSIX: @unchecked Sendable {
   }
 
   private func isOpen(_ state: Vector) -> Bool {
-    control.load(ordering: .relaxed) & Control.writable == Control.enable && !state.isMasked
+    control.load(ordering: .relaxed) & (Control.writable | Control.silent) == Control.enable && !state.isMasked
   }
 
   // MARK: The guest's side. Machine lock held.
 
   /// Takes a new value of the message control register.
-  func setControl(_ value: UInt16, interrupts: InterruptController) {
-    let value = value & Control.writable
+  /// - Parameter maySend: whether the function is a bus master.
+  func setControl(_ value: UInt16, maySend: Bool, interrupts: InterruptController) {
+    let value = value & Control.writable | (maySend ? 0 : Control.silent)
     if value == control.exchange(value, ordering: .relaxed) { return }
     for index in 0..<vectorCount { settle(index, interrupts: interrupts) }
   }

@@ -16,6 +16,11 @@ open class PCIFunction: Device {
   /// The MSI capability, where the function has one.
   public private(set) final var msi: MSI?
 
+  /// Whether the guest lets the function reach guest memory and send messages (PCI 3.0, section 6.2.2). Machine lock held.
+  ///
+  /// Messages wait for it or are lost without the device's help; memory is the device's to leave alone.
+  public private(set) final var isBusMaster = false
+
   private(set) final var registers: [PCIBaseAddressRegister] = []
   private var msixOffset = 0
   private var msiOffset = 0
@@ -148,7 +153,10 @@ open class PCIFunction: Device {
     let touched = offset..<offset + width
     let bars = PCIBaseAddressRegister.firstOffset..<PCIBaseAddressRegister.firstOffset + 24
     if touched.overlaps(PCIRegister.command..<PCIRegister.command + 2) || touched.overlaps(bars) { updateMappings() }
-    if touched.overlaps(PCIRegister.command..<PCIRegister.command + 2) { updatePin() }
+    if touched.overlaps(PCIRegister.command..<PCIRegister.command + 2) {
+      updatePin()
+      updateBusMaster()
+    }
     if msix != nil, touched.overlaps(msixOffset + 2..<msixOffset + 4) { updateMSIX() }
     if msi != nil, touched.overlaps(msiOffset + MSI.Register.control..<msiOffset + MSI.Register.byteCount) {
       updateMSI()
@@ -164,10 +172,14 @@ open class PCIFunction: Device {
   /// Where a BAR answers now; nil where it does not. Machine lock held.
   public final func barAddress(_ index: Int) -> UInt64? { registers.first { $0.index == index }?.mappedAddress }
 
-  /// Whether the guest lets the function reach guest memory and send messages. Machine lock held.
-  public final var isBusMaster: Bool {
-    configuration.load(UInt16.self, at: PCIRegister.command) & PCICommand.master != 0
+  /// Sets the command register's bus master bit for a driver that does not. Machine lock held.
+  public final func becomeBusMaster() {
+    let command = configuration.load(UInt16.self, at: PCIRegister.command) | PCICommand.master
+    configurationWrite(offset: PCIRegister.command, width: 2, value: UInt32(command))
   }
+
+  /// `isBusMaster` has changed: a subclass goes on, or takes nothing new from guest memory. Machine lock held.
+  open func busMasterChanged() {}
 
   /// Sets the level of the function's interrupt pin (INTx). Machine lock held.
   ///
@@ -190,6 +202,7 @@ open class PCIFunction: Device {
     updatePin()
     msi?.reset()
     msix?.reset()
+    updateBusMaster()
   }
 
   /// Unmaps the BARs and gives up the interrupt routes. A subclass calls it from its own `shutdown`.
@@ -240,13 +253,26 @@ open class PCIFunction: Device {
     let message = MSIMessage(
       address: configuration.load(UInt64.self, at: msiOffset + MSI.Register.address),
       data: UInt32(configuration.load(UInt16.self, at: msiOffset + MSI.Register.data)))
-    msi.set(isEnabled: control & MSI.Control.enable != 0, message: message, interrupts: machine.interrupts)
+    msi.set(
+      isEnabled: control & MSI.Control.enable != 0, maySend: isBusMaster, message: message,
+      interrupts: machine.interrupts)
     updatePin()
   }
 
   private func updateMSIX() {
     guard let machine else { return }
-    msix?.setControl(configuration.load(UInt16.self, at: msixOffset + 2), interrupts: machine.interrupts)
+    msix?.setControl(
+      configuration.load(UInt16.self, at: msixOffset + 2), maySend: isBusMaster, interrupts: machine.interrupts)
+  }
+
+  /// Follows the command register's bus master bit.
+  private func updateBusMaster() {
+    let isMaster = configuration.load(UInt16.self, at: PCIRegister.command) & PCICommand.master != 0
+    if isMaster == isBusMaster { return }
+    isBusMaster = isMaster
+    updateMSI()
+    updateMSIX()
+    busMasterChanged()
   }
 }
 
