@@ -129,8 +129,9 @@ final class MessageFunction: PCIFunction {
     addMSI(at: Self.capability)
   }
 
-  /// Writes the message and enables MSI.
+  /// Writes the message and enables MSI, as bus master.
   func program(_ message: MSIMessage) {
+    configurationWrite(offset: 4, width: 2, value: 4)
     configurationWrite(offset: Self.capability + 4, width: 4, value: UInt32(truncatingIfNeeded: message.address))
     configurationWrite(offset: Self.capability + 8, width: 4, value: UInt32(message.address >> 32))
     configurationWrite(offset: Self.capability + 12, width: 2, value: message.data)

@@ -212,6 +212,7 @@ private let second = MSIMessage(address: 0xfee0_2000, data: 0x52)
     board.function.setInterruptLine(asserted: true)
     #expect(board.interrupts.levels == [.init(line: 20, asserted: true)])
     // It works again after its reset, on the route that it had, and with nothing of its message.
+    board.function.command = PCICommand.master
     board.setEnabled(true)
     board.msi.notify()
     board.program(second)

@@ -208,7 +208,7 @@ private func message(_ vector: Int) -> MSIMessage {
     #expect(board.interrupts.messages.isEmpty)
     // The function works again after its reset, on the route that it had.
     board.function.configurationWrite(offset: 0x14, width: 4, value: UInt32(Board.base))
-    board.function.command = PCICommand.memory
+    board.function.command = PCICommand.memory | PCICommand.master
     #expect(board.machine.exitMemoryRead(Board.base, width: 8) == 0)
     #expect(board.machine.exitMemoryRead(Board.base + 12, width: 4) == 1)
     board.program(0, message(5))
