@@ -98,7 +98,7 @@ enum PCICases {
       try context.expect(configuration.read16(ahci, 4), mask: 7, 0, "command with all clear")
     },
     ConformanceCase(
-      "pci/virtio-needs-bus-master", "A virtio function that may not be bus master leaves guest memory alone",
+      "pci/virtio-needs-bus-master", "A virtio function leaves guest memory alone while it is not bus master",
       "PCI 3.0 §6.2.2", .virtio
     ) { context in
       let disk = try VirtioUnderTest(started: context)
@@ -121,7 +121,7 @@ enum PCICases {
     },
     ConformanceCase(
       "pci/ahci-needs-bus-master",
-      "An AHCI controller that may not be bus master moves no data and keeps commands issued",
+      "An AHCI controller moves no data and keeps commands issued while it is not bus master",
       "AHCI 1.3.1 §2.1.2; PCI 3.0 §6.2.2", .ahci
     ) { context in
       let hba = try HBAUnderTest(started: context)
