@@ -47,8 +47,10 @@ public struct AHCIBench {
     print("cpu: all threads of the process, the guest's driver included")
     if !FioPeer.isInstalled { print("fio is not installed (apt-get install fio): no first peer") }
     printRow(["id", "IOPS", "fio", "ratio", "virtio", "ratio", "cpu us/req", "virtio", "p50 us", "p99 us"])
-    let file = try path ?? BenchFile.make(byteCount: spanBytes)
-    defer { if path == nil { unlink(file) } }
+    return try BenchFile.withPath(path, byteCount: spanBytes) { try measure($0) }
+  }
+
+  private func measure(_ file: String) throws -> [BenchResult] {
     var results: [BenchResult] = []
     for operation in measuresWrites ? [Workload.Operation.randomRead, .randomWrite] : [.randomRead] {
       let workload = Workload(operation: operation, blockBytes: blockBytes, spanBytes: spanBytes)

@@ -45,8 +45,12 @@ public struct EngineBench {
   /// - Throws: `BenchError` and errors of the host, each as one line.
   public func run() throws -> [BenchResult] {
     let usable = try usableEngines()
-    let file = try path ?? BenchFile.make(byteCount: spanBytes)
-    defer { if path == nil { unlink(file) } }
+    var results = try BenchFile.withPath(path, byteCount: spanBytes) { try measure($0, usable) }
+    for isWrite in [false, true] { results += try measureNull(isWrite: isWrite) }
+    return results
+  }
+
+  private func measure(_ file: String, _ usable: [EngineKind]) throws -> [BenchResult] {
     let span = try usableSpan(file)
     printHead(usable)
     var results: [BenchResult] = []
@@ -60,7 +64,6 @@ public struct EngineBench {
         results += try row.measureDurable(Self.randomBytes, span, depth)
       }
     }
-    for isWrite in [false, true] { results += try measureNull(isWrite: isWrite) }
     return results
   }
 

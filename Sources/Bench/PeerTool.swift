@@ -2,9 +2,9 @@
 import Glibc
 
 /// Another program that measures the same, run by the shell.
-enum PeerTool {
+public enum PeerTool {
   /// Whether a program is in PATH.
-  static func isInstalled(_ name: String) -> Bool {
+  public static func isInstalled(_ name: String) -> Bool {
     guard let path = getenv("PATH") else { return false }
     return String(cString: path).split(separator: ":").contains { access("\($0)/\(name)", X_OK) == 0 }
   }

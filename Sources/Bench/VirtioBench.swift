@@ -37,8 +37,14 @@ public struct VirtioBench {
     print("the device's thread polls; the guest polls up to depth \(Self.pollingDepthMax) and sleeps above")
     if !FioPeer.isInstalled { print("fio is not installed (apt-get install fio): no peer") }
     printRow(["id", "IOPS", "fio", "ratio", "user+sys us/req", "fio", "p50 us", "p99 us", "p99.9 us"])
-    let file = try path ?? BenchFile.make(byteCount: spanBytes)
-    defer { if path == nil { unlink(file) } }
+    var results = try BenchFile.withPath(path, byteCount: spanBytes) { try measure($0) }
+    results.append(try measureNull(depth: 16))
+    results.append(BenchResult(id: "resident", value: residentMiB, unit: "MiB"))
+    print("resident memory without guest RAM: \(BenchTable.fraction(residentMiB)) MiB")
+    return results
+  }
+
+  private func measure(_ file: String) throws -> [BenchResult] {
     var results: [BenchResult] = []
     for isWrite in measuresWrites ? [false, true] : [false] {
       for depth in depths {
@@ -47,9 +53,6 @@ public struct VirtioBench {
         results.append(try measure(file, workload, depth))
       }
     }
-    results.append(try measureNull(depth: 16))
-    results.append(BenchResult(id: "resident", value: residentMiB, unit: "MiB"))
-    print("resident memory without guest RAM: \(BenchTable.fraction(residentMiB)) MiB")
     return results
   }
 

@@ -180,7 +180,7 @@ struct ConformCommand: ParsableCommand {
       throw UsageError("--round-trips --format \(format.rawValue): figures are text or json")
     }
     let figures = try RoundTrips.compare(
-      Self.machines(of: choice), with: Self.isInstalled(Self.referee) ? .command([Self.referee]) : nil,
+      Self.machines(of: choice), with: PeerTool.isInstalled(Self.referee) ? .command([Self.referee]) : nil,
       count: Self.roundTripCount)
     let ours = Double(figures.median) / 1000
     var result = BenchResult(id: "qtest/round-trip/\(choice.word)", value: ours, unit: "us")
@@ -201,11 +201,6 @@ struct ConformCommand: ParsableCommand {
   private static func tenths(_ value: Double) -> String {
     let tenths = Int((value * 10).rounded())
     return "\(tenths / 10).\(tenths % 10)"
-  }
-
-  private static func isInstalled(_ program: String) -> Bool {
-    guard let path = getenv("PATH") else { return false }
-    return String(cString: path).split(separator: ":").contains { access("\($0)/\(program)", X_OK) == 0 }
   }
 }
 

@@ -75,20 +75,12 @@ struct WakeupCommand: ParsableCommand {
     try checkNumbers()
     let recording = try (trace ?? (reproduce ? Self.traceDefault : nil)).map { try TraceRecording(path: $0) }
     let pictures = try openPictures()
-    let path = try file ?? BenchFile.make(byteCount: mib << 20)
-    defer { if file == nil { unlink(path) } }
-    var lab = WakeupRun(path: path)
-    lab.guest = guest
-    lab.parameters.totalBytes = mib << 20
-    lab.parameters.requestBytes = requestKiB << 10
-    lab.parameters.batchCount = batch
-    lab.parameters.batchThinkNs = batchThinkUs * 1000
-    lab.parameters.completionThinkNs = completionThinkUs * 1000
-    lab.hasDisplay = display
-    lab.heartbeatNs = heartbeat * 1_000_000
-    var reproduction = Reproduction(lab: lab, scenarios: scenarios)
-    if !json { reproduction.print = { print($0) } }
-    let outcome = try reproduction.run()
+    let (outcome, lab) = try BenchFile.withPath(file, byteCount: mib << 20) { path in
+      let lab = makeLab(path, guest)
+      var reproduction = Reproduction(lab: lab, scenarios: scenarios)
+      if !json { reproduction.print = { print($0) } }
+      return (try reproduction.run(), lab)
+    }
     if let recording { StandardError.print("spindle: \(try recording.write(outcome.trace))") }
     if let pictures { try draw(pictures, outcome, lab) }
     let (lines, isGood) = Reproduction.verdict(outcome)
@@ -99,6 +91,19 @@ struct WakeupCommand: ParsableCommand {
       print(isGood ? "the bug shows, and the fix holds" : "the bug does not show, or the fix does not hold")
     }
     if reproduce && !isGood { throw ExitCode(1) }
+  }
+
+  private func makeLab(_ path: String, _ guest: WakeupGuest) -> WakeupRun {
+    var lab = WakeupRun(path: path)
+    lab.guest = guest
+    lab.parameters.totalBytes = mib << 20
+    lab.parameters.requestBytes = requestKiB << 10
+    lab.parameters.batchCount = batch
+    lab.parameters.batchThinkNs = batchThinkUs * 1000
+    lab.parameters.completionThinkNs = completionThinkUs * 1000
+    lab.hasDisplay = display
+    lab.heartbeatNs = heartbeat * 1_000_000
+    return lab
   }
 
   private func openPictures() throws -> WakeupPictures? {
