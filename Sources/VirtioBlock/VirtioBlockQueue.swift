@@ -31,9 +31,11 @@ final class VirtioBlockQueue: BlockClient {
   private var ring: SplitQueue?
   private var context = VirtioBlkContext(capacitySectors: 0, isReadOnly: true, serial: (0, 0, 0))
   private(set) var inFlight = 0
-  private var isPaused = false
+  private var isPaused = false { didSet { updateHold() } }
   /// Whether the device may reach guest memory (PCI command register).
-  private var isBusMaster = false
+  private var isBusMaster = false { didSet { updateHold() } }
+  /// No chain may be taken, for one of the two reasons: the one flag that the hot path looks at.
+  private var isHeld = true
   private var publisher: Publisher?
   // The same object, for the hot path: set with it, valid as long as it.
   private var publish: Unmanaged<Publisher>?
@@ -140,8 +142,7 @@ final class VirtioBlockQueue: BlockClient {
     if isMaster { process() }
   }
 
-  /// Whether chains may be taken.
-  private var mayTake: Bool { ring != nil && !isPaused && isBusMaster }
+  private func updateHold() { isHeld = isPaused || !isBusMaster }
 
   /// Nothing is in flight and nothing will be taken.
   var isIdle: Bool { inFlight == 0 && (ring == nil || isPaused) }
@@ -156,7 +157,7 @@ final class VirtioBlockQueue: BlockClient {
   // MARK: Taking chains
 
   private func poll() -> Bool {
-    guard mayTake, ring!.hasPending else { return false }
+    guard !isHeld, ring?.hasPending == true else { return false }
     // A guest that is polled rings no doorbell; this is how the loop hears of its requests.
     Tracing.record(.doorbell, value: UInt32(index))
     process(whilePolling: true)
@@ -173,14 +174,14 @@ final class VirtioBlockQueue: BlockClient {
   /// Asks for notifications again after a time without.
   /// - Returns: whether a chain slipped in before the request was visible.
   private func requestNotifications() -> Bool {
-    guard mayTake else { return false }
+    guard ring != nil, !isHeld else { return false }
     ring!.requestNotifications()
     return ring!.hasPending
   }
 
   /// Takes everything that the guest made available, as one batch. While the loop polls, notifications stay off.
   func process(whilePolling: Bool = false) {
-    guard mayTake else { return }
+    guard ring != nil, !isHeld else { return }
     loop.beginBatch()
     do throws(QueueFault) {
       repeat {
