@@ -224,6 +224,8 @@ public final class AHCIController: PCIFunction {
 
   public override func shutdown() {
     isPaused = true
+    // They are closed by whoever made them, and may go before the controller does.
+    draining = []
     super.shutdown()
   }
 }

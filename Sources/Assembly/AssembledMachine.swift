@@ -72,6 +72,7 @@ public final class AssembledMachine {
     }
     drives = try DriveSet(configuration, in: machine)
     for disk in drives.disks where disk.options.mmioSlot == nil { hotPlug.allowRemoval(of: disk) }
+    if configuration.hasRemovableController { hotPlug.allowRemoval(of: drives.ahci) }
     hotPlug.onEvent = { [power] in power.raiseGeneralEvent(PowerManagement.hotPlugEvent) }
     hotPlug.onRemoved = { [weak drives] function in drives?.left(function) }
   }

@@ -30,7 +30,7 @@ final class BackendMaker {
     var drive = drive
     var driver = try makeDriver(&drive, loop: loop)
     block.isReadOnly = drive.isReadOnly
-    if !drive.debugRules.isEmpty { driver = DebugDriver(over: driver, rules: drive.debugRules, loop: loop) }
+    if drive.isDebugged { driver = DebugDriver(over: driver, rules: drive.debugRules, loop: loop) }
     if drive.isSnapshot { driver = try makeSnapshot(over: driver, drive, loop: loop) }
     if !drive.faults.isEmpty { driver = FaultDriver(over: driver, rules: drive.faults, loop: loop) }
     if !drive.limits.isEmpty { driver = ThrottleDriver(over: driver, limits: drive.limits, loop: loop) }

@@ -63,6 +63,8 @@ public struct DriveConfiguration: Sendable, Equatable {
   public var faults: [FaultRule] = []
   /// QEMU's rules for faults, below everything else that is put on top.
   public var debugRules: [DebugRule] = []
+  /// The drive follows such rules, even where it has none yet, and can be told to hold requests.
+  public var isDebugged = false
   /// What the guest writes is kept in a temporary file, and gone with the machine; the image stays as it is.
   public var isSnapshot = false
   /// Most that the drive does in a second.

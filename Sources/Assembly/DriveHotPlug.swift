@@ -27,10 +27,15 @@ extension AssembledMachine {
     try drives.plug(named: name, serving: backend, options: options, at: address, into: hotPlug)
   }
 
-  /// Asks the guest to let a virtio disk go. It leaves the machine when the guest has ejected its slot (or begins anew)
-  /// and its requests are done; `MachineEvent.deviceDeleted` tells that.
-  /// - Throws: `SetupError` where there is no such disk, or it leaves already.
+  /// Asks the guest to let a virtio disk go, or an AHCI controller that may leave. It leaves the machine when the guest has
+  /// ejected its slot (or begins anew) and its requests are done; `MachineEvent.deviceDeleted` tells that.
+  /// - Throws: `SetupError` where there is no such device, it cannot leave, or it leaves already.
   public func unplug(_ name: String) throws(SetupError) {
+    if name == ahci.name {
+      if hotPlug.isUnplugRequested(ahci) { throw SetupError("controller \(name) is being unplugged already") }
+      if !hotPlug.requestUnplug(ahci) { throw SetupError("controller \(name) belongs to the board, and stays") }
+      return
+    }
     guard let disk = disks.first(where: { $0.name == name }) else { throw SetupError("there is no disk named \(name)") }
     if disk.options.mmioSlot != nil { throw SetupError("disk \(name) is not on the PCI bus and cannot be unplugged") }
     if hotPlug.isUnplugRequested(disk) || !hotPlug.requestUnplug(disk) {
@@ -78,8 +83,10 @@ extension DriveSet {
     throw SetupError("the PCI bus is full")
   }
 
-  /// A disk has left the machine: closes what served it, where that was opened here. Main loop, machine lock held.
+  /// A disk, or the AHCI controller, has left the machine: closes what served it, where that was opened here. Main loop,
+  /// machine lock held.
   func left(_ function: PCIFunction) {
+    if function === ahci { return controllerLeft() }
     guard let disk = disks.first(where: { $0 === function }) else { return }
     disks.removeAll { $0 === disk }
     attached.removeAll { $0.name == disk.name || $0.deviceID == disk.name }
@@ -90,5 +97,17 @@ extension DriveSet {
     guard let thread = served.thread else { return backend.close() }
     backend.loop.execute { withExtendedLifetime(disk) { backend.close() } }
     thread.stop()
+  }
+
+  private func controllerLeft() {
+    // The controller stays ours; its drives, and what they hold open, go.
+    for port in AHCIPorts.all where ahci.hasDevice(port: port) { ahci.disconnect(port: port) }
+    let gone = attached.filter { $0.configuration.interface == .ahci }
+    attached.removeAll { $0.configuration.interface == .ahci }
+    for drive in gone {
+      guard let node = drive.node, let backend = node.backend else { continue }
+      node.backend = nil
+      close(backend)
+    }
   }
 }

@@ -54,7 +54,7 @@ final class DriveSet {
     self.configuration = configuration
     maker = BackendMaker(memory: machine.memory)
     takenAddresses = try Self.addresses(of: configuration.drives)
-    ahci = AHCIController(name: "ahci", memory: machine.memory, loop: machine.mainLoop)
+    ahci = AHCIController(name: configuration.controllerName, memory: machine.memory, loop: machine.mainLoop)
     let ports = try AHCIPorts.assign(configuration.drives)
     let virtioCount = configuration.drives.count { $0.interface == .virtio && !$0.isOnBoard }
     guard virtioCount <= Self.chipsetSlot - Self.firstDiskSlot else {

@@ -14,11 +14,13 @@ extension DriveConfiguration {
     var driver = try list.choice("driver", Self.drivers.map { ($0, $0) }, default: "file")
     var file = list["file"]
     if let name = file, name.hasPrefix(Self.debugPrefix) {
+      isDebugged = true
       file = try readDebugRules(name, option: option)
     } else if driver != "blkdebug", let key = list.keys.first(where: { DebugRule.isOption($0) }) {
       throw UsageError("\(option): \(key)= goes with driver=blkdebug only; write driver=blkdebug")
     }
     if driver == "blkdebug" {
+      isDebugged = true
       do throws(DebugRuleError) { debugRules += try DebugRule.parse(options: list.all) } catch {
         throw UsageError("\(option): \(error)")
       }

@@ -20,6 +20,10 @@ public struct MachineConfiguration: Sendable {
   public var processorCount = 1
   /// The disks, in PCI order.
   public var drives: [DriveConfiguration] = []
+  /// The AHCI controller's name.
+  public var controllerName = "ahci"
+  /// The guest may eject the AHCI controller, as it may a card.
+  public var hasRemovableController = false
   /// Each virtio disk gets a loop and thread of its own.
   public var usesIOThreads = false
   /// How every loop watches its descriptors.

@@ -63,6 +63,13 @@ extension BlockBackend {
     drainEnded()
   }
 
+  /// As `hurry`, for a device that has given up every command of its own: a request that a breakpoint holds does not reach
+  /// the disk any more, and fails.
+  public func giveUp() {
+    driver.clientGaveUp()
+    hurry()
+  }
+
   /// Ends `drainBegan`.
   public func drainEnded() {
     driver.drainEnds()

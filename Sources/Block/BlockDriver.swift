@@ -74,6 +74,10 @@ open class BlockDriver {
   /// Ends `drainBegins`.
   open func drainEnds() {}
 
+  /// The device has given up every command that the driver's requests are for: what waits for a user's word need not reach
+  /// the disk any more, and fails. Before `drainBegins`.
+  open func clientGaveUp() {}
+
   /// The owner leaves its loop: the driver has no request and gets none until the owner is on another loop or back on
   /// this one. What the driver has on the loop goes, or waits for `attach`. On the loop that is left.
   open func detach() {}

@@ -16,6 +16,23 @@ public enum DebugEvent: String, CaseIterable, Sendable {
   case pwritevZero = "pwritev_zero"
   case pwritevDone = "pwritev_done"
 
+  private static let readWay = [readAIO], writeWay = [writeAIO, pwritev], zeroWay = [pwritevZero]
+  private static let flushWay = [flushToOS, flushToDisk]
+
+  /// What happens on a request's way to the disk, in order.
+  static func way(of operation: BlockOperation) -> [DebugEvent] {
+    switch operation {
+    case .read: readWay
+    case .write: writeWay
+    case .writeZeroes: zeroWay
+    case .flush: flushWay
+    case .discard: []
+    }
+  }
+
+  /// Whether a breakpoint can hold a request here: it is on the way to the disk.
+  var canHold: Bool { self != .none && self != .pwritevDone }
+
   /// Events of image formats, and of what is done there beside a request.
   static let foreign: Set<String> = [
     "l1_update", "l1_grow_alloc_table", "l1_grow_write_table", "l1_grow_activate_table", "l1_shrink_write_table",
@@ -37,8 +54,10 @@ public struct DebugRule: Equatable, Sendable {
     public var code = EIO
     /// Fails before the batch ends, or as a disk does, later; a guest sees no difference.
     public var immediately = false
-    /// The rule is gone when it has failed one request.
+    /// The rule is gone when it has acted on one request.
     public var once = false
+    /// Nanoseconds that a request waits before it goes on, or fails.
+    public var delayNs: UInt64 = 0
     /// The sector that a request must touch; nil for any request.
     public var sector: UInt64?
     /// Kinds of requests that fail.

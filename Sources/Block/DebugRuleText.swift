@@ -32,7 +32,7 @@ extension DebugRule {
   ///
   /// Keys of both: `event`, which there must be, and `state` (0, the default, for any). Of the first: `errno` (a number, 5
   /// by default), `immediately` and `once` (on, off), `sector` (-1 for any), `iotype` (read, write, write-zeroes, discard,
-  /// flush, block-status). Of the second: `new_state`.
+  /// flush, block-status), `delay-ns` (0). Of the second: `new_state`.
   /// - Parameter file: the name for the text of an error.
   public static func parse(_ text: String, file: String) throws(DebugRuleError) -> [DebugRule] {
     var rules: [DebugRule] = []
@@ -139,6 +139,8 @@ private struct Section {
   ]
   /// Largest errno value of Linux.
   private static let errnoMax = 4095
+  /// Longest delay: an hour.
+  private static let delayNsMax = 3_600_000_000_000
 
   init(_ kind: Kind, place: String) {
     self.kind = kind
@@ -166,6 +168,8 @@ private struct Section {
     case (.injectError, "sector"):
       let sector = try number(key, value, -1...Int.max, place)
       injection.sector = sector < 0 ? nil : UInt64(sector)
+    case (.injectError, "delay-ns"):
+      injection.delayNs = UInt64(try number(key, value, 0...Self.delayNsMax, place))
     case (.injectError, "iotype"):
       guard let type = Self.iotypes.first(where: { $0.name == value }) else {
         let known = Self.iotypes.map(\.name).joined(separator: ", ")
@@ -174,7 +178,8 @@ private struct Section {
       injection.operations = type.operations
     default:
       let known =
-        kind == .setState ? "event, state, new_state" : "event, state, errno, immediately, once, sector, iotype"
+        kind == .setState
+        ? "event, state, new_state" : "event, state, errno, immediately, once, sector, iotype, delay-ns"
       throw DebugRuleError("\(place): [\(kind.rawValue)] has no '\(key)'; there are \(known)")
     }
   }

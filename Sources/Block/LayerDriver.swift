@@ -49,6 +49,7 @@ public class LayerDriver: BlockDriver {
   public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) { lower.submit(request) }
   public override func drainBegins() { lower.drainBegins() }
   public override func drainEnds() { lower.drainEnds() }
+  public override func clientGaveUp() { lower.clientGaveUp() }
   public override func close() { lower.close() }
   public override func detach() { lower.detach() }
   public override func attach(to loop: EventLoop) throws(SystemError) {

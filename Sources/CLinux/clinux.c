@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/statfs.h>
@@ -160,4 +161,5 @@ void clinux_usage(int of_thread, uint64_t *user_us, uint64_t *system_us, uint64_
   *system_us = (uint64_t)usage.ru_stime.tv_sec * 1000000u + (uint64_t)usage.ru_stime.tv_usec;
   *resident_max_kib = (uint64_t)usage.ru_maxrss;
 }
+int clinux_signal_with_parent(int signal) { OR_ERRNO(prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0)); }
 int clinux_tgkill(int tid, int signal) { OR_ERRNO((int)syscall(SYS_tgkill, getpid(), tid, signal)); }

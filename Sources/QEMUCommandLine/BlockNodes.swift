@@ -105,6 +105,7 @@ struct BlockNodes {
     try checkFormat(list.take("format"), option: list.option)
     if let value = list.take("readonly", "read-only") { list.set("readonly", value) }
     if let value = list.take("filename", "file.filename") { list.set("file", value) }
+    if let value = list.take("latency-ns", "file.latency-ns") { list.set("latency", value) }
     switch list.take("file.driver") ?? "file" {
     case "file", "host_device": break
     case "null-co", "null-aio": list.set("file", "null-co://")

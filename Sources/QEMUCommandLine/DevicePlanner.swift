@@ -6,6 +6,8 @@ struct DevicePlanner {
   private(set) var drives: [DriveConfiguration] = []
   private(set) var spares: [DriveConfiguration] = []
   private(set) var debugExitPort: UInt16?
+  /// The name of an AHCI controller that is a card rather than the board's.
+  private(set) var controllerCard: String?
 
   private var nodes: BlockNodes
   private let devices: [String]
@@ -36,8 +38,10 @@ struct DevicePlanner {
     for text in words.all("object") {
       var list = try KeyValueList(text, option: "-object", implied: "qom-type")
       let type = list.take("qom-type") ?? ""
+      // Another part of the plan.
+      if type == "monitor-qmp" { continue }
       guard type == "iothread" else {
-        throw UsageError("-object \(text): there are objects of the type iothread only")
+        throw UsageError("-object \(text): there are objects of the types iothread and monitor-qmp only")
       }
       guard let id = list.take("id") else { throw UsageError("-object \(text): has no id=NAME") }
       threadNames.insert(id)
@@ -117,7 +121,9 @@ struct DevicePlanner {
 
   private mutating func addController(_ list: KeyValueList) throws(UsageError) {
     var list = list
-    if let id = list.take("id") { controllers.insert(id) }
+    let id = list.take("id")
+    if let id { controllers.insert(id) }
+    controllerCard = id ?? "ahci"
     // The board's controller takes the place of one that is added: there is one in a machine.
     list.ignore("addr", "bus", "multifunction")
     try list.finish()

@@ -32,9 +32,10 @@ public enum QEMUAnswers {
       -global DRIVER.PROPERTY=VALUE            a property of every such device
       -object iothread,id=NAME
       -qtest unix:PATH|tcp:127.0.0.1:PORT|stdio, -qtest-log FILE
-      -qmp ADDRESS, -chardev …, -mon chardev=ID,mode=control
+      -qmp ADDRESS, -chardev …, -mon chardev=ID,mode=control, -object monitor-qmp,…
       -kernel FILE -append TEXT                an ELF image with a PVH note, on KVM
       -serial stdio|file:PATH|none, -S, -no-reboot, -fw_cfg, -rtc, -pidfile
+      -run-with exit-with-parent=on            ends with the process that started it
       -display none, -nodefaults and others that change nothing here
 
     SPINDLE_QEMU_VERSION=7.2|10.0 in the environment says which QEMU's replies the

@@ -74,6 +74,10 @@ public final class QEMUMachine {
     configuration.processorCount = plan.processorCount
     configuration.drives = plan.drives
     configuration.debugExitPort = plan.debugExitPort
+    if let name = plan.removableController {
+      configuration.controllerName = name
+      configuration.hasRemovableController = true
+    }
     guard let base = ClockBase(plan.clockBase) else {
       throw UsageError("-rtc base=\(plan.clockBase): write utc, localtime or a date such as 2026-02-28T12:00:00")
     }

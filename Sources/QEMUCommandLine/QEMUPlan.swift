@@ -77,6 +77,10 @@ public struct QEMUPlan: Sendable {
   public var pidFile: String?
   /// What the real-time clock shows first: `utc`, `localtime` or a date.
   public var clockBase = "utc"
+  /// The process ends when the one that started it has ended.
+  public var endsWithParent = false
+  /// The name of an AHCI controller that the guest may eject; nil where the controller is the board's.
+  public var removableController: String?
   /// The debug exit device's port; nil without one.
   public var debugExitPort: UInt16?
 
@@ -113,6 +117,8 @@ public struct QEMUPlan: Sendable {
     drives = devices.drives
     spares = devices.spares
     debugExitPort = devices.debugExitPort
+    // Cards of the older board can be ejected; the bus of the newer one has no such ports on QEMU.
+    if board == .pc { removableController = devices.controllerCard }
     if board == .none, !drives.isEmpty {
       throw UsageError("-machine none: has no bus for devices; write -machine q35")
     }

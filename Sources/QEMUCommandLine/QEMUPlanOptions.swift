@@ -109,11 +109,29 @@ extension QEMUPlan {
       }
       monitors.append(known)
     }
+    try readMonitorObjects(words, chardevs)
     if words.has("audio") { dialect = .v10 }
     for text in words.all("monitor") where !["none", "null"].contains(text) {
       throw UsageError("-monitor \(text): the monitor speaks QMP only; write -qmp \(text), or -monitor none")
     }
     try readSerial(words, endpoint)
+  }
+
+  /// Monitors in the form that QEMU's newest test library writes.
+  private mutating func readMonitorObjects(
+    _ words: OptionWords, _ chardevs: [String: Endpoint]
+  ) throws(UsageError) {
+    for text in words.all("object") {
+      var list = try KeyValueList(text, option: "-object", implied: "qom-type")
+      guard list.take("qom-type") == "monitor-qmp" else { continue }
+      guard list.take("id") != nil else { throw UsageError("-object \(text): has no id=NAME") }
+      list.ignore("pretty")
+      guard let id = list.take("chardev"), let known = chardevs[id] else {
+        throw UsageError("-object \(text): names no chardev that there is")
+      }
+      try list.finish()
+      monitors.append(known)
+    }
   }
 
   private mutating func readSerial(
@@ -173,6 +191,13 @@ extension QEMUPlan {
         throw UsageError("-action shutdown=pause: the process ends with its guest")
       }
       list.ignore("panic", "watchdog", "shutdown")
+      try list.finish()
+    }
+    for text in words.all("run-with") {
+      var list = try KeyValueList(text, option: "-run-with")
+      endsWithParent = try list.takeFlag("exit-with-parent", default: endsWithParent)
+      // It is about how fast memory is given back.
+      list.ignore("async-teardown")
       try list.finish()
     }
     name = words.last("name").map { String($0.prefix { $0 != "," }) }

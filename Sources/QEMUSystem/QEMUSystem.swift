@@ -33,6 +33,7 @@ struct QEMUSystem {
   }
 
   private static func run(_ words: [String]) throws -> Int32 {
+    let parent = ParentProcess()
     var plan = try QEMUPlan(words)
     if let text = getenv(dialectVariable).map({ String(cString: $0) }), !text.isEmpty {
       plan.dialect = try QEMUPlan.dialect(named: text, variable: dialectVariable)
@@ -43,6 +44,7 @@ struct QEMUSystem {
     }
     // Before any thread starts, so that no thread is interrupted by them.
     let signals = try ShutdownSignals()
+    if plan.endsWithParent { try parent.endWithIt() }
     if let path = plan.pidFile { try writeProcessNumber(path) }
     let machine = try QEMUMachine(plan, program: name)
     signals.watch(machine.assembled)

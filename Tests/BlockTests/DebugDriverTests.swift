@@ -45,12 +45,14 @@ import Testing
       immediately = "on"
       sector = "17"
       iotype = "write-zeroes"
+      delay-ns = "250"
       """, file: "f")
     var second = DebugRule.Injection()
     second.code = ENOSPC
     second.immediately = true
     second.sector = 17
     second.operations = .writeZeroes
+    second.delayNs = 250
     #expect(rules == [DebugRule(DebugEvent.none, .injectError(.init())), DebugRule(nil, .injectError(second))])
     #expect(try DebugRule.parse("[inject-error]\nevent = \"none\"\nsector = \"-1\"", file: "f").count == 1)
     #expect(try DebugRule.parse("", file: "f").isEmpty)
@@ -66,6 +68,7 @@ import Testing
     ("[inject-error]\nerrno = \"5\"\n\n[set-state]", "f, line 1: [inject-error] has no event"),
     ("[inject-error]\nonce = \"maybe\"", "once 'maybe' is neither on nor off"),
     ("[inject-error]\niotype = \"trim\"", "iotype 'trim' is unknown; choose one of read, write"),
+    ("[inject-error]\ndelay-ns = \"-1\"", "delay-ns '-1' is not a whole number from 0 to 3600000000000"),
     ("[inject-error]\nsector = \"-2\"", "sector '-2' is not"), ("[inject-error]\nnew_state = \"2\"", "no 'new_state'"),
     ("[set-state]\nevent = \"none\"", "f, line 1: [set-state] has no new_state"),
     ("[set-state]\nnew_state = \"1\"\nnew_state = \"1\"", "f, line 3: new_state is given twice"),
@@ -189,5 +192,130 @@ import Testing
     #expect(kit.run(.write) == -EIO)
     #expect(kit.run(.write) == 0)
     #expect(kit.backend.statistics.writes == 1 && kit.backend.statistics.errors == 1)
+  }
+
+  @Test func aDelayedRequestWaitsAndGoesToTheDisk() throws {
+    let kit = try Kit(Self.rules("none", "errno = \"0\"\niotype = \"read\"\ndelay-ns = \"2000000\""))
+    let start = HostClock.nanoseconds
+    let request = TestRequest(.read, pieces: [512], client: kit.client)
+    kit.backend.submit(request.pointer)
+    #expect(kit.lower.held.isEmpty)
+    while kit.lower.held.isEmpty { kit.loop.runOnce(mayBlock: true) }
+    #expect(HostClock.nanoseconds >= start + 2_000_000)
+    kit.lower.completeAll()
+    #expect(kit.client.results == [0])
+  }
+
+  @Test func aDelayedRequestCanFailAndIsHurriedByADrain() throws {
+    // An hour: nobody waits for that.
+    let kit = try Kit(Self.rules("none", "errno = \"28\"\ndelay-ns = \"3600000000000\""))
+    #expect(kit.run(.write) == -ENOSPC)
+    #expect(kit.lower.held.isEmpty)
+  }
+
+  // MARK: Breakpoints
+
+  private func submit(_ kit: Kit, _ operation: BlockOperation) -> TestRequest {
+    let request = TestRequest(operation, pieces: operation == .flush ? [] : [512], client: kit.client)
+    kit.backend.submit(request.pointer)
+    return request
+  }
+
+  @Test(arguments: [
+    ("read_aio", BlockOperation.read), ("write_aio", .write), ("pwritev", .write), ("pwritev_zero", .writeZeroes),
+    ("flush_to_os", .flush), ("flush_to_disk", .flush),
+  ])
+  func aBreakpointHoldsTheNextRequestOfItsEventOnly(event: String, operation: BlockOperation) throws {
+    let kit = try Kit("")
+    var told = 0
+    #expect(kit.driver.setBreakpoint(at: try #require(DebugEvent(rawValue: event)), tag: "a"))
+    kit.driver.whenHeld(tag: "a") { told += 1 }
+    _ = submit(kit, .discard)
+    #expect(kit.lower.held.count == 1 && told == 0)
+    let held = submit(kit, operation)
+    #expect(kit.lower.held.count == 1 && told == 1)
+    _ = submit(kit, operation)
+    #expect(kit.lower.held.count == 2)
+    kit.driver.whenHeld(tag: "a") { told += 1 }
+    #expect(told == 2)
+    #expect(!kit.driver.resume(tag: "b"))
+    #expect(kit.driver.resume(tag: "a"))
+    #expect(kit.lower.held.last == held.pointer)
+    #expect(!kit.driver.resume(tag: "a"))
+    kit.lower.completeAll()
+    #expect(kit.client.results == [0, 0, 0])
+  }
+
+  @Test func rulesActOnARequestAfterItsBreakpoint() throws {
+    let kit = try Kit(Self.rules("pwritev", "errno = \"28\"\nonce = \"on\""))
+    #expect(kit.driver.setBreakpoint(at: .writeAIO, tag: "a"))
+    let held = submit(kit, .write)
+    #expect(submit(kit, .write).pointer.pointee.result == -ENOSPC)
+    #expect(kit.driver.resume(tag: "a"))
+    #expect(kit.lower.held == [held.pointer])
+    kit.lower.completeAll()
+    kit.backend.drain()
+  }
+
+  @Test func breakpointsOfANameAreTakenAwayTogether() throws {
+    let kit = try Kit("")
+    for event in [DebugEvent.readAIO, .writeAIO, .writeAIO] { #expect(kit.driver.setBreakpoint(at: event, tag: "a")) }
+    for _ in 0..<2 { _ = submit(kit, .write) }
+    #expect(kit.lower.held.isEmpty)
+    #expect(kit.driver.removeBreakpoints(tag: "a"))
+    #expect(kit.lower.held.count == 2)
+    _ = submit(kit, .read)
+    #expect(kit.lower.held.count == 3)
+    #expect(!kit.driver.removeBreakpoints(tag: "a"))
+    kit.lower.completeAll()
+  }
+
+  @Test(arguments: [DebugEvent.none, .pwritevDone]) func noRequestIsHeldWhereNoneComesBy(event: DebugEvent) throws {
+    #expect(try !Kit("").driver.setBreakpoint(at: event, tag: "a"))
+  }
+
+  @Test func aDrainLetsGoOfWhatIsHeld() throws {
+    let kit = try Kit("")
+    #expect(kit.driver.setBreakpoint(at: .writeAIO, tag: "a") && kit.driver.setBreakpoint(at: .writeAIO, tag: "b"))
+    let held = submit(kit, .write)
+    kit.backend.drainBegan()
+    #expect(kit.lower.held == [held.pointer])
+    // What comes meanwhile is not held either.
+    _ = submit(kit, .write)
+    #expect(kit.lower.held.count == 2)
+    kit.lower.completeAll()
+    kit.backend.drainEnded()
+    _ = submit(kit, .write)
+    #expect(kit.lower.held.isEmpty)
+    kit.backend.drainBegan()
+    kit.lower.completeAll()
+  }
+
+  @Test func whatIsHeldNeverReachesTheDiskOnceItsDeviceHasGivenUp() throws {
+    let kit = try Kit("")
+    var errors = 0
+    kit.backend.onError = { _, _, _ in errors += 1 }
+    #expect(kit.driver.setBreakpoint(at: .writeAIO, tag: "a"))
+    _ = submit(kit, .write)
+    kit.backend.giveUp()
+    kit.backend.drain()
+    #expect(kit.lower.held.isEmpty)
+    #expect(kit.client.results == [-ECANCELED])
+    // It is nobody's error, and the way is free again.
+    #expect(errors == 0)
+    #expect(kit.run(.write) == 0)
+  }
+
+  @Test func theDriverIsFoundBehindOtherLayers() throws {
+    let kit = try Kit("")
+    let loop = kit.loop
+    #expect(kit.backend.debugDriver === kit.driver)
+    let inner = DebugDriver(over: NullDriver(byteCount: 4096), rules: [], loop: loop)
+    let outer = FaultDriver(over: inner, rules: [], loop: loop)
+    let backend = BlockBackend(driver: outer, loop: loop, configuration: BlockConfiguration())
+    #expect(backend.debugDriver === inner)
+    let plain = BlockBackend(
+      driver: NullDriver(byteCount: 4096), loop: loop, configuration: BlockConfiguration())
+    #expect(plain.debugDriver == nil)
   }
 }

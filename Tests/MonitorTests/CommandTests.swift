@@ -161,6 +161,7 @@ import Testing
       ["change id(\"cd0\") file(path: \"c.iso\") force=false"]
     ), ("change", #"{"device":"cd0","target":"c.iso"}"#, ["change device(\"cd0\") file(path: \"c.iso\") force=false"]),
     ("blockdev-del", #"{"node-name":"n1"}"#, ["remove node n1"]),
+    ("x-blockdev-set-iothread", #"{"node-name":"n1","iothread":null,"force":true}"#, ["drain n1"]),
     ("block_resize", #"{"device":"d0","size":1048576}"#, ["resize d0 - 1048576"]),
     ("block_resize", #"{"node-name":"n","size":0}"#, ["resize - n 0"]),
     (
@@ -185,6 +186,11 @@ import Testing
     ("eject", "{}", "Need exactly one of 'device' and 'id'"),
     ("eject", #"{"device":"a","id":"b"}"#, "Need exactly one of 'device' and 'id'"),
     ("eject", #"{"device":"d0"}"#, "Device 'd0' is not removable"),
+    ("x-blockdev-set-iothread", #"{"node-name":"n1"}"#, "Parameter 'iothread' is missing"),
+    (
+      "x-blockdev-set-iothread", #"{"node-name":"n1","iothread":"t"}"#,
+      "Cannot move a node to an iothread: it stays on the loop of the drive that it is in"
+    ),
     ("block_resize", #"{"device":"d0","size":-1}"#, "Parameter 'size' expects a >0 size"),
     ("block_resize", #"{"device":"d0","size":18446744073709551615}"#, "Parameter 'size' expects a >0 size"),
     ("block_resize", #"{"device":5,"size":1}"#, "Invalid parameter type for 'device', expected: string"),

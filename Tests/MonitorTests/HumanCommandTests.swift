@@ -23,6 +23,8 @@ import Testing
     ("qemu-io d0 \"read -P 500 0 512\"", "500 is not a valid pattern byte\r\n"),
     ("qemu-io d0 \"read -P\"", " is not a valid pattern byte\r\n"),
     ("qemu-io d0 \"write x 512\"", "cvtnum() failed: 'x' is not a size\r\n"),
+    ("qemu-io d0 \"break write_aio\"", "bad argument count 1 to break, expected exactly 2 arguments\r\n"),
+    ("qemu-io d0 \"break write_aio a\"", ""), ("qemu-io d0 \"remove_break a\"", ""),
     ("qemu-io d0 length", "1048576 bytes\r\n"), ("qemu-io d0 \"flush\"", ""),
     ("qemu-io d0 \"write -P 5 1k 0x200\"", "wrote 512/512 bytes at offset 1024\r\n"),
     ("stop \"", "unterminated string literal\r\n"), ("device_del v0", ""), ("eject -f cd0", ""),
@@ -69,6 +71,20 @@ import Testing
     kit.target.error = ControlError("Input/output error")
     #expect(try human(kit, "qemu-io d0 \"read 0 512\"") == "read failed: Input/output error\r\n")
     #expect(try human(kit, "qemu-io d0 \"write 0 512\"") == "write failed: Input/output error\r\n")
+  }
+
+  @Test func breakpointsAreSetAndEnded() throws {
+    let kit = try MonitorKit()
+    for line in ["break write_aio a", "wait_break a", "resume a", "remove_break a"] {
+      #expect(try human(kit, "qemu-io d0 \"\(line)\"") == "", "\(line)")
+    }
+    #expect(
+      kit.target.log == [
+        "hold(event: \"write_aio\", tag: \"a\") d0", "wait(tag: \"a\") d0", "resume(tag: \"a\") d0",
+        "remove(tag: \"a\") d0",
+      ])
+    kit.target.error = ControlError("nothing is held as 'a'")
+    #expect(try human(kit, "qemu-io d0 \"resume a\"") == "Could not resume request: nothing is held as 'a'\r\n")
   }
 
   @Test func wordsKeepTogetherInQuotes() {

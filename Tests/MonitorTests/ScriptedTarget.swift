@@ -158,6 +158,18 @@ final class ScriptedTarget: MonitorTarget {
     waiting.append { done(result) }
   }
 
+  func debug(_ command: BreakpointCommand, drive: String, done: @escaping (ControlError?) -> Void) {
+    log.append("\(command) \(drive)")
+    let error = error
+    waiting.append { done(error) }
+  }
+
+  func drain(node: String, done: @escaping (ControlError?) -> Void) {
+    log.append("drain \(node)")
+    let error = error
+    waiting.append { done(error) }
+  }
+
   // MARK: Devices
 
   func addDevice(model: String, options: [String: String]) throws(ControlError) {

@@ -84,6 +84,22 @@ private func drive(_ line: String) throws -> DriveConfiguration {
     }
   }
 
+  @Test func newestTestLibrarysOptionsAreUnderstood() throws {
+    let plan = try plan(
+      "-qtest unix:/run/q -qtest-log /dev/null -chardev socket,path=/run/m,id=char0 "
+        + "-object monitor-qmp,id=qmp0,chardev=char0 -display none -audio none -run-with exit-with-parent=on -accel qtest"
+    )
+    #expect(plan.monitors == [.unix(path: "/run/m", listens: false, waits: true)])
+    #expect(plan.endsWithParent && plan.dialect == .v10)
+    #expect(try !QEMUPlan(["-run-with", "async-teardown=on"]).endsWithParent)
+  }
+
+  @Test func controllerIsACardOnTheOlderBoardOnly() throws {
+    #expect(try plan("-M pc -device ich9-ahci,addr=1f.2,id=ahci0").removableController == "ahci0")
+    #expect(try plan("-M pc").removableController == nil)
+    #expect(try plan("-M q35 -device ich9-ahci,id=ahci0").removableController == nil)
+  }
+
   @Test func switchesAreTaken() throws {
     let plan = try plan(
       "-S -no-reboot -name guest,process=x -pidfile /run/p -smp 4,sockets=1 -serial file:/run/s "
@@ -136,6 +152,9 @@ private func drive(_ line: String) throws -> DriveConfiguration {
     #expect(
       try drive("-drive if=none,id=d,driver=null-co,size=4096 -device ide-hd,drive=d").source
         == .null(byteCount: 4096, latencyNs: 0))
+    #expect(
+      try drive("-blockdev driver=null-co,node-name=n,size=4096,latency-ns=500 -device ide-hd,drive=n").source
+        == .null(byteCount: 4096, latencyNs: 500))
     #expect(try !plan("-drive if=none,id=d,file=/x -snapshot -device ide-hd,drive=d").drives[0].isReadOnly)
     #expect(try plan("-drive if=none,id=d,file=/x -snapshot -device ide-hd,drive=d").drives[0].isSnapshot)
   }
@@ -148,7 +167,7 @@ private func drive(_ line: String) throws -> DriveConfiguration {
     #expect(ruled.debugRules.count == 1)
     #expect(ruled.source == .file(path: "/d.img"))
     let plain = try drive("-drive file=blkdebug::/d.img,if=none,id=d -device ide-hd,drive=d")
-    #expect(plain.debugRules.isEmpty && plain.source == .file(path: "/d.img"))
+    #expect(plain.debugRules.isEmpty && plain.isDebugged && plain.source == .file(path: "/d.img"))
     #expect(throws: UsageError.self) { try plan("-drive file=blkdebug:/nonexistent:/d.img,if=none,id=d") }
   }
 

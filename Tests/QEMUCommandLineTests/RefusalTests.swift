@@ -61,7 +61,11 @@ import Testing
       "-blockdev driver=raw,node-name=n,file=n", "-blockdev: file=n names no node that there is"
     ),
     ("-blockdev {broken", "-blockdev: '{broken' is not a JSON object"),
-    ("-object rng,id=x", "-object rng,id=x: there are objects of the type iothread only"),
+    ("-object rng,id=x", "-object rng,id=x: there are objects of the types iothread and monitor-qmp only"),
+    ("-object monitor-qmp,id=q,chardev=c", "-object monitor-qmp,id=q,chardev=c: names no chardev that there is"),
+    ("-object monitor-qmp,chardev=c", "-object monitor-qmp,chardev=c: has no id=NAME"),
+    ("-run-with chroot=/srv", "-run-with: unknown key 'chroot' (chroot=/srv)"),
+    ("-run-with exit-with-parent=maybe", "-run-with: exit-with-parent=maybe is neither on nor off"),
     ("-object iothread", "-object iothread: has no id=NAME"),
     ("-global warp", "-global warp: write DRIVER.PROPERTY=VALUE"),
     ("-mon chardev=c", "-mon chardev=c: names no chardev that there is"),

@@ -65,8 +65,10 @@ final class ShellProcess {
   /// As waitpid(2) has it; nil while it runs.
   private(set) var status: Int32?
 
-  /// - Parameter variable: NAME=VALUE, which it finds in its environment.
-  init(_ options: String, folder: Folder, variable: String? = nil) throws {
+  /// - Parameters:
+  ///   - variable: NAME=VALUE, which it finds in its environment.
+  ///   - isChildOfTheShell: the process is the shell, and the program a child of it.
+  init(_ options: String, folder: Folder, variable: String? = nil, isChildOfTheShell: Bool = false) throws {
     self.folder = folder
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
@@ -83,7 +85,8 @@ final class ShellProcess {
     sigemptyset(&none)
     posix_spawnattr_setsigmask(&attributes, &none)
     posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-    let line = ["/bin/sh", "-c", "exec \(variable.map { "env \($0) " } ?? "")\(Self.program) \(options)"]
+    let command = "\(variable.map { "env \($0) " } ?? "")\(Self.program) \(options)"
+    let line = ["/bin/sh", "-c", isChildOfTheShell ? "\(command) & wait" : "exec \(command)"]
     var words = line.map { strdup($0) } + [nil]
     defer { words.forEach { free($0) } }
     var child: pid_t = 0

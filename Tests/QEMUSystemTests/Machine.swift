@@ -14,11 +14,19 @@ final class Machine {
   /// The next byte of RAM that nobody has; below, QEMU's test library allocates nothing either.
   private var freeMemory: UInt64 = 1 << 20
 
+  /// The ages of QEMU's test library, each with what it writes after the sockets.
+  enum Library: String {
+    case v7 = "-mon chardev=char0,mode=control -display none"
+    case v10 = "-mon chardev=char0,mode=control -display none -audio none"
+    case newest =
+      "-object monitor-qmp,id=qmp0,chardev=char0 -display none -audio none -run-with exit-with-parent=on"
+  }
+
   /// - Parameters:
   ///   - options: beside the usual ones.
-  ///   - isNew: the options are those of QEMU 10.0's test library, rather than 7.2's.
+  ///   - library: whose usual options it is started with.
   ///   - variable: NAME=VALUE of its environment.
-  init(_ options: String, folder: Folder? = nil, isNew: Bool = false, variable: String? = nil) throws {
+  init(_ options: String, folder: Folder? = nil, library: Library = .v7, variable: String? = nil) throws {
     let folder = try folder ?? Folder()
     self.folder = folder
     let name = UUID().uuidString.prefix(8)
@@ -26,7 +34,7 @@ final class Machine {
     let monitorListener = try ListeningSocket(folder.file("qmp-\(name)"))
     process = try ShellProcess(
       "-qtest unix:\(qtestListener.path) -qtest-log /dev/null -chardev socket,path=\(monitorListener.path),id=char0 "
-        + "-mon chardev=char0,mode=control -display none \(isNew ? "-audio none" : "") \(options) -accel qtest",
+        + "\(library.rawValue) \(options) -accel qtest",
       folder: folder, variable: variable)
     qtest = try qtestListener.accept(from: process)
     monitor = MonitorSocket(try monitorListener.accept(from: process))

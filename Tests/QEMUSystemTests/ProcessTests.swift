@@ -56,6 +56,20 @@ import Testing
     #expect(process.standardOutput == "")
   }
 
+  @Test func endsWithTheProcessThatStartedItWhereThatIsAskedFor() throws {
+    let folder = try Folder()
+    let qtest = try ListeningSocket(folder.file("qtest"))
+    let shell = try ShellProcess(
+      "-qtest unix:\(qtest.path) -qtest-log none -display none -M q35 -run-with exit-with-parent=on -accel qtest",
+      folder: folder, isChildOfTheShell: true)
+    let socket = try qtest.accept(from: shell)
+    try socket.send("endianness")
+    #expect(try socket.line() == "OK little")
+    shell.end(SIGKILL)
+    // The machine closes its end.
+    #expect(try socket.line() == nil)
+  }
+
   @Test func clientThatVanishesEndsTheMachineInGoodOrder() throws {
     let machine = try Machine("-M q35")
     machine.vanish()
@@ -110,23 +124,24 @@ import Testing
 }
 
 @Suite struct MachineListTests {
-  @Test(arguments: [false, true]) func machinesHaveExactlyTheMembersThatClientsParse(_ isNew: Bool) throws {
-    let machine = try Machine("-machine none", isNew: isNew)
+  @Test(arguments: [Machine.Library.v7, .v10, .newest])
+  func machinesHaveExactlyTheMembersThatClientsParse(_ library: Machine.Library) throws {
+    let machine = try Machine("-machine none", library: library)
     let machines = try #require(try machine.monitor.execute("query-machines") as? [[String: Any]])
     #expect(machines.count == 1)
     let members = try #require(machines.first)
     let names: Set = ["name", "cpu-max", "hotpluggable-cpus", "numa-mem-supported", "deprecated"]
-    #expect(Set(members.keys) == (isNew ? names.union(["acpi"]) : names))
+    #expect(Set(members.keys) == (library != .v7 ? names.union(["acpi"]) : names))
     #expect(members["name"] as? String == "pc")
     #expect(members["cpu-max"] is Int)
     #expect(machine.process.end() == 0)
   }
 
-  @Test(arguments: [("7.2", true), ("10.0", false)])
-  func environmentSaysWhichVersionsReplies(_ row: (version: String, isNew: Bool)) throws {
+  @Test(arguments: [("7.2", Machine.Library.v10), ("10.0", .v7)])
+  func environmentSaysWhichVersionsReplies(_ row: (version: String, library: Machine.Library)) throws {
     // Against what the options look like.
     let machine = try Machine(
-      "-machine none", isNew: row.isNew, variable: "SPINDLE_QEMU_VERSION=\(row.version)")
+      "-machine none", library: row.library, variable: "SPINDLE_QEMU_VERSION=\(row.version)")
     let machines = try #require(try machine.monitor.execute("query-machines") as? [[String: Any]])
     #expect(machines.first?.keys.contains("acpi") == (row.version == "10.0"))
     let version = try #require(try machine.monitor.execute("query-version") as? [String: Any])

@@ -53,8 +53,11 @@ struct ATAGeometry {
 
 /// Where a command's data are on the disk.
 extension ATADrive {
-  /// Sectors that 28-bit commands reach.
+  /// Sectors that the drive says 28-bit commands reach: the last address that has 28 bits is not among them (ACS-3 §4.1.2).
   var end28: UInt64 { min(sectorCount, Self.lba28SectorsMax) }
+  /// Sectors that they do reach: that address is served all the same where the disk has it, as on QEMU, whose drivers go
+  /// as far.
+  var reach28: UInt64 { min(sectorCount, Self.lba28SectorsMax + 1) }
 
   /// The count of a 28-bit command; 0 is 256. Hosts that put more than eight bits into the FIS mean them, although ACS-3
   /// calls the upper eight reserved: QEMU takes them all, and drivers for it have come to rely on that.
@@ -105,6 +108,8 @@ extension ATADrive {
   /// The same for 28-bit addresses, of which the device register has the top.
   func answerAddress28(_ lba: UInt64, _ slot: UnsafeMutablePointer<CommandSlot>) {
     let nibble = ATADeviceRegister.highNibble
+    // The address after the last one has 29 bits.
+    let lba = min(lba, Self.lba28SectorsMax)
     slot.pointee.answer.lba = lba & 0xff_ffff
     slot.pointee.answer.device = slot.pointee.fis.device & ~nibble | UInt8(truncatingIfNeeded: lba >> 24) & nibble
   }
@@ -123,10 +128,14 @@ extension ATADrive {
     finish(slot)
   }
 
-  /// INITIALIZE DEVICE PARAMETERS of ATA/ATAPI-5: sectors of a track in the count, the last head in the device register.
+  /// Sectors of a track, at most.
+  private static let trackSectorsMax: UInt64 = 255
+
+  /// INITIALIZE DEVICE PARAMETERS of ATA/ATAPI-5: sectors of a track in the count, the last head in the device register. The
+  /// count has eight bits there, and no track has more sectors: others are not cut down to what may have been meant.
   func initializeParameters(_ slot: UnsafeMutablePointer<CommandSlot>) {
-    let sectors = UInt64(slot.pointee.fis.count & 0xff)
-    guard sectors > 0 else { return fail(slot, ATAError.abort) }
+    let sectors = UInt64(slot.pointee.fis.count)
+    guard (1...Self.trackSectorsMax).contains(sectors) else { return fail(slot, ATAError.abort) }
     let heads = UInt64(slot.pointee.fis.device & ATADeviceRegister.highNibble) + 1
     geometry = ATAGeometry(sectorCount: sectorCount, heads: heads, sectors: sectors)
     isIdentityStale = true
@@ -136,7 +145,7 @@ extension ATADrive {
   /// SEEK of ATA/ATAPI-6: nothing moves, but the address is checked.
   func seek(_ slot: UnsafeMutablePointer<CommandSlot>) {
     guard let lba = address28(slot) else { return fail(slot, ATAError.addressNotFound) }
-    guard lba < end28 else { return failAddress(slot, lba: lba, end: end28) }
+    guard lba < reach28 else { return failAddress(slot, lba: lba, end: reach28) }
     finish(slot)
   }
 }

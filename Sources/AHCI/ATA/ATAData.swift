@@ -31,7 +31,7 @@ extension ATADrive {
   @inline(__always)
   func moveDMA28(_ slot: UnsafeMutablePointer<CommandSlot>, _ operation: BlockOperation) {
     guard let lba = address28(slot) else { return fail(slot, ATAError.addressNotFound) }
-    move(slot, operation, lba: lba, count: count28(slot), end: end28, durable: false)
+    move(slot, operation, lba: lba, count: count28(slot), end: reach28, durable: false)
   }
 
   /// - Parameter blockSectors: sectors of a DRQ block; 0 for READ and WRITE MULTIPLE that have been turned off.
@@ -51,7 +51,7 @@ extension ATADrive {
       return fail(slot, ATAError.abort)
     }
     guard let lba = address28(slot) else { return fail(slot, ATAError.addressNotFound) }
-    move(slot, operation, lba: lba, count: count, end: end28, durable: false)
+    move(slot, operation, lba: lba, count: count, end: reach28, durable: false)
   }
 
   /// Says what the last of the PIO set-up FISes looks like. Each of them interrupts, but for the first block to the disk,
@@ -93,7 +93,7 @@ extension ATADrive {
 
   func verify28(_ slot: UnsafeMutablePointer<CommandSlot>) {
     guard let lba = address28(slot) else { return fail(slot, ATAError.addressNotFound) }
-    verify(slot, lba: lba, count: count28(slot), end: end28)
+    verify(slot, lba: lba, count: count28(slot), end: reach28)
   }
 
   func verify48(_ slot: UnsafeMutablePointer<CommandSlot>) {

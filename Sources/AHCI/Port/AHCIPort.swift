@@ -342,8 +342,8 @@ final class AHCIPort: SATALink {
     queued = 0
     finished = 0
     // Requests that wait for the machine to go on, or for their time, would keep the port from coming to rest.
-    device?.backend?.hurry()
-    leaving?.backend?.hurry()
+    device?.backend?.giveUp()
+    leaving?.backend?.giveUp()
   }
 
   private var hasAbandoned: Bool { (0..<Limit.slots).contains { slots[$0].isAbandoned } }

@@ -227,7 +227,7 @@ extension MachineControl {
     HostTransferRun(transfer, backend: backend, mainLoop: loop, done: done).start()
   }
 
-  private func backend(drive: String?, node: String?) -> BlockBackend? {
+  func backend(drive: String?, node: String?) -> BlockBackend? {
     let found = assembled.drives.attached.first { ($0.name == drive && drive != "") || $0.deviceID == drive }
     return found?.node?.backend ?? allNodes.first { $0.configuration.id == node }?.backend
   }

@@ -146,7 +146,7 @@ public final class MachineControl: MonitorTarget {
 
   /// Asks the guest to let a device go.
   public func removeDevice(id: String) throws(ControlError) {
-    guard devices.contains(where: { $0.id == id }) else { throw .noDevice(id) }
+    guard id == assembled.ahci.name || devices.contains(where: { $0.id == id }) else { throw .noDevice(id) }
     do throws(SetupError) { try assembled.unplug(id) } catch { throw ControlError(error.description) }
   }
 

@@ -66,6 +66,11 @@ public protocol MonitorTarget: AnyObject {
   func transfer(
     _ transfer: HostTransfer, drive: String, done: @escaping (Result<[UInt8], ControlError>) -> Void)
 
+  /// Holds requests on their way to a drive's disk, or lets them go on.
+  func debug(_ command: BreakpointCommand, drive: String, done: @escaping (ControlError?) -> Void)
+  /// Waits until nothing is under way in a node that is in a drive. The loop may run meanwhile.
+  func drain(node: String, done: @escaping (ControlError?) -> Void)
+
   // MARK: Devices
 
   /// Plugs a device in: its model and its options, as text.

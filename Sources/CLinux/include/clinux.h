@@ -86,6 +86,8 @@ int clinux_signalfd(const int *signals, int count);
 int clinux_signalfd_read(int fd);
 /// User and system CPU time of the process, or of the calling thread, in microseconds; the process's largest resident KiB.
 void clinux_usage(int of_thread, uint64_t *user_us, uint64_t *system_us, uint64_t *resident_max_kib);
+/// Has the kernel send this process `signal` when the thread that started it ends; 0, or a negative errno value.
+int clinux_signal_with_parent(int signal);
 /// Sends a signal to one thread of this process.
 int clinux_tgkill(int tid, int signal);
 

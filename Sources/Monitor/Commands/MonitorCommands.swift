@@ -167,6 +167,10 @@ final class MonitorCommands {
       "query-named-block-nodes", [.optional("flat", .boolean)], now: MonitorCommands.queryNamedBlockNodes),
     MonitorCommand("blockdev-add", isOpen: true, now: MonitorCommands.addNode),
     MonitorCommand("blockdev-del", [.required("node-name")], now: MonitorCommands.removeNode),
+    MonitorCommand(
+      "x-blockdev-set-iothread",
+      [.required("node-name"), .required("iothread", .any), .optional("force", .boolean)],
+      later: MonitorCommands.setNodeThread),
   ]
 
   private static let deviceCommands = [

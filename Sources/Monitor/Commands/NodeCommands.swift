@@ -19,6 +19,17 @@ extension MonitorCommands {
     return [:]
   }
 
+  /// A node stays on the loop of the drive that it is in; what this command brings with it is that all of its requests are
+  /// finished first.
+  func setNodeThread(_ arguments: MonitorArguments, answer: @escaping MonitorCommand.Answer) throws(ControlError) {
+    guard case .null? = arguments.object["iothread"] else {
+      throw ControlError("Cannot move a node to an iothread: it stays on the loop of the drive that it is in")
+    }
+    target.drain(node: arguments.required("node-name")) { error in
+      answer(error.map { .failure($0) } ?? .success([:]))
+    }
+  }
+
   /// What a node of this name is to be made of.
   private static let common: [MonitorParameter] = [
     .required("driver", .choice(["raw", "file", "host_device", "null-co"])), .optional("node-name"),

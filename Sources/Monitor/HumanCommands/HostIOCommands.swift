@@ -2,7 +2,7 @@
 import Assembly
 import Block
 
-/// `qemu-io DRIVE "COMMAND"`: reads and writes beside the guest, for test programs.
+/// `qemu-io DRIVE "COMMAND"`: reads and writes beside the guest, and breakpoints, for test programs.
 extension MonitorCommands {
   /// What a command of `qemu-io` asks for.
   struct HostIO: Equatable {
@@ -26,6 +26,9 @@ extension MonitorCommands {
       return answer("\(size) bytes\n")
     }
     if name == "aio_flush" { return detached.wait { answer("") } }
+    let breakpoint: BreakpointCommand?
+    do throws(ControlError) { breakpoint = try Self.breakpoint(words) } catch { return answer("\(error)\n") }
+    if let breakpoint { return debug(breakpoint, drive: drive, answer) }
     let command: HostIO
     do throws(ControlError) { command = try HostIO(name, Array(words.dropFirst())) } catch {
       return answer("\(error)\n")
