@@ -17,8 +17,11 @@ public struct VirtioBlockOptions: Sendable {
   /// Which drivers find the device.
   public var interface = VirtioInterface.modern
   /// The place on the board, 0 to 7, of a device that is not on the PCI bus (`VirtioMMIO`); nil for a PCI function. Such a
-  /// device joins the machine by `Machine.add`, its PCI address says nothing, and its interface is the modern one.
+  /// device joins the machine by `Machine.add`, its PCI address says nothing, and its interface is not transitional.
   public var mmioSlot: Int?
+
+  /// What the disk claims to be made of; nil where it makes no claim.
+  public var geometry: VirtioBlockGeometry?
 
   /// The defaults: one queue of 256 entries, for modern drivers.
   public init() {}
@@ -60,7 +63,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   private(set) var transport: VirtioPCITransport!
   /// The registers of a device that is not on the PCI bus.
-  private(set) var mmioRegisters: VirtioMMIORegisters?
+  private(set) var mmioRegisters: RegisterBlock?
   /// Whether the queues serve the driver since its last reset. Machine lock.
   private(set) var hasStarted = false
   /// A start that waits for the requests of the time before a reset. On the loop.
@@ -90,7 +93,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     precondition((1...Limit.queuesMax).contains(options.queueCount))
     precondition(options.queueEntries >= 2 && options.queueEntries <= Limit.queueEntriesMax)
     precondition(options.queueEntries & (options.queueEntries - 1) == 0)
-    precondition(options.mmioSlot.map { VirtioMMIO.lines.indices.contains($0) && options.interface == .modern } ?? true)
+    precondition(
+      options.mmioSlot.map { VirtioMMIO.lines.indices.contains($0) && options.interface != .transitional } ?? true)
     self.backend = backend
     self.memory = memory
     self.options = options
@@ -102,6 +106,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       Feature.segMax | Feature.blkSize | Feature.flush | Feature.topology | Feature.configWCE
       | Feature.indirectDescriptors | Feature.eventIndex
     if options.interface.isModern { features |= Feature.version1 }
+    if options.geometry != nil { features |= Feature.geometry }
     if backend.isReadOnly { features |= Feature.readOnly }
     if backend.supportsDiscard && !backend.isReadOnly { features |= Feature.discard }
     if backend.supportsWriteZeroes && !backend.isReadOnly { features |= Feature.writeZeroes }
@@ -114,7 +119,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
           index: index, device: self, backend: backend, memory: memory, entriesMax: options.queueEntries))
     }
     transport = makeTransport()
-    if options.mmioSlot != nil { mmioRegisters = VirtioMMIORegisters(transport) }
+    if options.mmioSlot != nil { mmioRegisters = makeMMIORegisters() }
     backend.onResize = { [weak self] in self?.capacityChanged() }
   }
 
