@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/statfs.h>
@@ -134,6 +135,7 @@ int clinux_ofd_test(int fd, off_t start, off_t length) {
 }
 
 int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
+int clinux_signal_at_parents_end(int signal) { OR_ERRNO(prctl(PR_SET_PDEATHSIG, (unsigned long)signal)); }
 int clinux_futex_wait(uint32_t *word, uint32_t expected, const struct timespec *timeout) {
   OR_ERRNO((int)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout, NULL, 0));
 }

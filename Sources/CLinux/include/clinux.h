@@ -74,6 +74,8 @@ int clinux_ofd_unlock(int fd, off_t start, off_t length);
 /// Asks whether an exclusive lock on [start, start + length) would conflict: 1 yes, 0 no, or a negative errno value.
 int clinux_ofd_test(int fd, off_t start, off_t length);
 int clinux_gettid(void);
+/// Has the kernel send `signal` to the process when the thread that started it ends (PR_SET_PDEATHSIG); 0, or a negative errno value.
+int clinux_signal_at_parents_end(int signal);
 /// Waits while `*word == expected`, at most `timeout` (NULL: for ever); 0, or a negative errno value.
 int clinux_futex_wait(uint32_t *word, uint32_t expected, const struct timespec *timeout);
 /// Wakes at most `count` waiters on `word`; their number, or a negative errno value.
