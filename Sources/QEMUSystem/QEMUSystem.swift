@@ -43,6 +43,7 @@ struct QEMUSystem {
     }
     // Before any thread starts, so that no thread is interrupted by them.
     let signals = try ShutdownSignals()
+    if plan.endsWithParent { try ProcessLife.endWithParent() }
     if let path = plan.pidFile { try writeProcessNumber(path) }
     let machine = try QEMUMachine(plan, program: name)
     signals.watch(machine.assembled)

@@ -73,6 +73,14 @@ import Testing
     ("-incoming unix:/run/i", "-incoming unix:/run/i: live migration is not offered"),
     ("-netdev user,id=n", "-netdev user,id=n: there is no network; write -nic none"),
     ("-display gtk", "-display gtk: there is no window; write -display none"),
+    (
+      "-drive if=none,id=d,file=/a -device virtio-blk-pci,drive=d,bus=b1",
+      "-device virtio-blk-pci: bus=b1: there is no such bus; leave bus= out"
+    ),
+    (
+      "-drive if=none,id=d,file=/a -device virtio-blk-device,drive=d,bus=pci.0",
+      "-device virtio-blk-device: bus=pci.0: there is no such bus; leave bus= out"
+    ),
     ("-append x", "-append: goes with -kernel only"),
     ("-initrd /i", "-initrd /i: guests are started by their PVH note alone; leave -initrd out"),
     ("-serial null -serial stdio", "-serial stdio: there is one serial port"),
@@ -83,7 +91,7 @@ import Testing
   @Test(arguments: [
     "-drive file=/a,warp=9", "-drive file=/a,cache=warm", "-drive file=/a,werror=panic",
     "-drive file=/a,readonly=maybe",
-    "-drive file=/a,throttling.bps-write=-1", "-drive if=none,id=d", "-drive file=/a,file.read-zeroes=on",
+    "-drive file=/a,throttling.bps-write=-1", "-drive if=virtio,id=d", "-drive file=/a,file.read-zeroes=on",
     "-drive file=blkdebug:/x,if=ide",
   ])
   func mistakeInADriveNamesTheOptionThatWasWritten(_ line: String) throws {
@@ -95,7 +103,8 @@ import Testing
   @Test(arguments: [
     "virtio-blk-pci,addr=40", "virtio-blk-pci,addr=4.8", "virtio-blk-pci,addr=x", "virtio-blk-pci,num-queues=0",
     "virtio-blk-pci,queue-size=100", "virtio-blk-pci,iothread=t", "virtio-blk-pci,packed=on",
-    "virtio-blk-pci,disable-modern=on", "virtio-blk-pci,logical_block_size=4096", "virtio-blk-pci,warp=9",
+    "virtio-blk-pci,disable-modern=on,disable-legacy=on", "virtio-blk-pci,logical_block_size=4096",
+    "virtio-blk-pci,warp=9",
     "ide-hd,warp=9", "ide-hd,ver=toolongversion", "ide-hd,serial=123456789012345678901", "ide-hd,bus=ide",
     "ide-hd,write-cache=perhaps", "warp-drive",
   ])

@@ -62,6 +62,15 @@ import Testing
     #expect(machine.process.waitForEnd() == 0)
   }
 
+  @Test func machineEndsWithItsParentWhereThatIsAskedFor() throws {
+    // A shell stays between the test and the machine; it is killed, and cannot tell anybody.
+    let machine = try Machine(
+      "-M q35 -run-with exit-with-parent=on", isNew: true, variable: #"A=B /bin/sh -c '"$0" "$@"; true'"#)
+    #expect(try machine.ask("endianness") == "OK little")
+    #expect(machine.process.end(SIGKILL) == -SIGKILL)
+    try machine.wait("the machine's end") { (try? machine.ask("endianness")) == nil }
+  }
+
   @Test func twoMachinesRunSideBySide() throws {
     let one = try Machine("-M q35"), other = try Machine("-M pc")
     try one.store(0x10_0000, 1, .quad)
