@@ -79,7 +79,7 @@ let package = Package(
         "Tracing", .product(name: "Histogram", package: "hdrhistogram-swift"),
       ]),
     module(
-      "QEMUCommandLine", ["Accelerators", "Assembly", "HostSystem", "Machine", "Monitor", "Platform"]),
+      "QEMUCommandLine", ["Accelerators", "AHCI", "Assembly", "HostSystem", "Machine", "Monitor", "Platform"]),
     module("Conformance", ["GuestDrivers", "HostSystem"]),
     module(
       "Monitor", ["Assembly", "AsyncIO", "Block", "CLinux", "CPNG", "EventLoop", "HostSystem", "Machine", "Tracing"]),
@@ -115,7 +115,8 @@ let package = Package(
     tests(
       "WakeupLabTests",
       ["WakeupLab", "Accelerators", "Assembly", "EventLoop", "GuestDrivers", "Pictures", "Tracing", "TracingTestKit"]),
-    tests("QEMUCommandLineTests", ["QEMUCommandLine", "Assembly", "Block", "HostSystem", "Monitor"]),
+    tests(
+      "QEMUCommandLineTests", ["QEMUCommandLine", "AHCI", "Assembly", "Block", "HostSystem", "Machine", "Monitor"]),
     .testTarget(
       name: "ConformanceTests", dependencies: ["Conformance", "GuestDrivers", "HostSystem", "QEMUCommandLine"],
       exclude: ["Scripts"]),

@@ -33,6 +33,8 @@ public final class AssembledMachine {
   public let hotPlug = PCIHotPlug()
   /// The power management ports: the power button, and the switch that the guest has.
   public let power: PowerManagement
+  /// The real-time clock, with the memory in which firmware looks for settings.
+  public let clock: RealTimeClock
   /// What the guest may read of its configuration; files are added before it runs.
   public let firmware: FirmwareConfig
 
@@ -51,6 +53,8 @@ public final class AssembledMachine {
     serial = SerialPort(sink: sink)
     power = PowerManagement(bridge: machine.pci.isaBridge)
     firmware = FirmwareConfig(memoryBytes: configuration.memoryBytes, processorCount: configuration.processorCount)
+    clock = RealTimeClock(
+      base: configuration.clockBase, memory: memory, processorCount: configuration.processorCount)
     machine.lock.lock()
     defer { machine.lock.unlock() }
     machine.add(serial)
@@ -63,8 +67,7 @@ public final class AssembledMachine {
     machine.add(IntervalTimer())
     machine.add(ResetPort())
     machine.add(KeyboardController())
-    machine.add(
-      RealTimeClock(base: configuration.clockBase, memory: memory, processorCount: configuration.processorCount))
+    machine.add(clock)
     machine.add(Heartbeat(name: "heartbeat", periodNs: configuration.heartbeatNs))
     if configuration.hasDisplay { machine.add(Heartbeat(name: "display", periodNs: Heartbeat.displayRefreshNs)) }
     if configuration.activityHz > 0 {

@@ -81,8 +81,14 @@ public struct DriveConfiguration: Sendable, Equatable {
   public var ignoresDiscard = false
   /// What becomes of writes of nothing but zeroes.
   public var zeroDetection = ZeroDetection.off
-  /// What a disk on `.ahci` claims to be made of; nil for the usual geometry.
+  /// What a disk claims to be made of; nil for the usual geometry on `.ahci`, and for no claim on `.virtio`, where a track may
+  /// have up to 255 heads.
   public var geometry: ATADriveGeometry?
+  /// The geometry that a firmware is told of beside the disk's own (`lcyls`, `lheads`, `lsecs`); nil for none.
+  public var firmwareGeometry: FirmwareGeometry?
+  /// How a firmware's own interface is to translate addresses of a disk on `.ahci`, by QEMU's name; nil for what follows from
+  /// the geometry. Only programs in QEMU's place tell a firmware.
+  public var translation: String?
   /// The user's name for what is behind the drive; nil where it has none of its own.
   public var nodeName: String?
   /// The device's name in the machine; nil for `id`.
@@ -103,6 +109,12 @@ public struct DriveConfiguration: Sendable, Equatable {
   public var isOnBoard = false
   /// Which virtio drivers find it.
   public var virtioInterface = VirtioInterface.modern
+
+  /// A geometry for a firmware; a number that is left out is 0.
+  public struct FirmwareGeometry: Equatable, Sendable {
+    /// Cylinders, heads, and sectors of a track.
+    public var cylinders = 0, heads = 0, sectors = 0
+  }
 
   /// Describes a drive by its source, all else as it is by default.
   public init(source: Source, id: String) {
@@ -165,7 +177,7 @@ public struct DriveConfiguration: Sendable, Equatable {
       if let port = list["port"] {
         throw UsageError("\(option): port=\(port) goes with if=ahci only; write if=ahci or leave port= out")
       }
-      if isOnBoard, let value = list["transitional"] {
+      if isOnBoard, let value = list["transitional"], value != "only" {
         throw UsageError("\(option): transitional=\(value) goes with if=virtio only; leave transitional= out")
       }
       try readQueues(list, option: option)
@@ -186,7 +198,11 @@ public struct DriveConfiguration: Sendable, Equatable {
     }
     queueEntries = UInt16(entries)
     if list["iothread"] != nil { usesIOThread = try list.flag("iothread", default: false) }
-    virtioInterface = try list.flag("transitional", default: false) ? .transitional : .modern
+    if list["transitional"] == "only" {
+      virtioInterface = .legacy
+    } else {
+      virtioInterface = try list.flag("transitional", default: false) ? .transitional : .modern
+    }
   }
 
   private mutating func readSerial(_ list: OptionList, option: String) throws(UsageError) {

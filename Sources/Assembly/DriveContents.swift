@@ -93,7 +93,10 @@ extension DriveConfiguration {
   mutating func readIdentity(_ list: OptionList, option: String) throws(UsageError) {
     nodeName = list["node-name"]
     deviceID = list["device-id"]
-    geometry = try Self.geometry(list, option: option)
+    geometry = try Self.geometry(list, headsMax: interface == .ahci ? 16 : 255, option: option)
+    firmwareGeometry = try Self.firmwareGeometry(list)
+    let translations = ["none", "lba", "large", "rechs"].map { ($0, String?.some($0)) }
+    translation = try list.choice("bios-chs-trans", translations + [("auto", nil)], default: nil)
     firmwareVersion = list["ver"]
     if let ver = firmwareVersion {
       guard ver.utf8.count <= Self.firmwareBytesMax, ver.utf8.allSatisfy({ (0x20...0x7e).contains($0) }) else {
@@ -123,8 +126,19 @@ extension DriveConfiguration {
     return PCIAddress(device: slot, function: function)
   }
 
-  /// The three numbers go together. What a firmware would be told beside (`lcyls` and so on) has nobody to hear it here.
-  private static func geometry(_ list: OptionList, option: String) throws(UsageError) -> ATADriveGeometry? {
+  private static func firmwareGeometry(_ list: OptionList) throws(UsageError) -> FirmwareGeometry? {
+    let range = 0...Int(UInt32.max)
+    var geometry = FirmwareGeometry()
+    geometry.cylinders = try list.number("lcyls", in: range, default: 0)
+    geometry.heads = try list.number("lheads", in: range, default: 0)
+    geometry.sectors = try list.number("lsecs", in: range, default: 0)
+    return geometry == FirmwareGeometry() ? nil : geometry
+  }
+
+  /// The three numbers go together.
+  private static func geometry(
+    _ list: OptionList, headsMax: Int, option: String
+  ) throws(UsageError) -> ATADriveGeometry? {
     let given = ["cyls", "heads", "secs"].filter { list[$0] != nil }
     if given.isEmpty { return nil }
     guard given.count == 3 else {
@@ -132,7 +146,8 @@ extension DriveConfiguration {
     }
     return ATADriveGeometry(
       cylinders: try list.number("cyls", in: 1...65535, default: 1),
-      heads: try list.number("heads", in: 1...16, default: 1), sectors: try list.number("secs", in: 1...255, default: 1)
+      heads: try list.number("heads", in: 1...headsMax, default: 1),
+      sectors: try list.number("secs", in: 1...255, default: 1)
     )
   }
 }

@@ -76,7 +76,7 @@ extension DriveSet {
       if wanted.function != 0 { throw SetupError("PCI address \(wanted): a disk is plugged as function 0 of its slot") }
       return wanted
     }
-    for slot in Self.firstDiskSlot..<Self.chipsetSlot {
+    for slot in firstDiskSlot..<Self.chipsetSlot {
       let address = PCIAddress(device: UInt8(slot))
       if machine.pci.function(at: address) == nil { return address }
     }
@@ -89,6 +89,11 @@ extension DriveSet {
     if function === ahci { return controllerLeft() }
     guard let disk = disks.first(where: { $0 === function }) else { return }
     disks.removeAll { $0 === disk }
+    // A node that its user has made is free for another device.
+    for drive in attached where drive.deviceID == disk.name {
+      if let node = drive.node, let backend = node.backend { node.byteCount = backend.byteCount }
+      drive.node?.backend = nil
+    }
     attached.removeAll { $0.name == disk.name || $0.deviceID == disk.name }
     guard let served = owned.removeValue(forKey: ObjectIdentifier(disk)) else { return }
     forget(served)

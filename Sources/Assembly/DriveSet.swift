@@ -12,8 +12,8 @@ import VirtioBlock
 ///
 /// Made on the main thread with the machine lock held; used on the main thread afterwards.
 final class DriveSet {
-  /// PCI slot of the first virtio disk; slots below are the host bridge's and left free as on QEMU's q35.
-  static let firstDiskSlot = 3
+  /// PCI slot of the first virtio disk that names none.
+  var firstDiskSlot: Int { configuration.firstDiskSlot }
   /// Slot of the ISA bridge and of the AHCI controller; virtio disks stay below it.
   static let chipsetSlot = 0x1f
 
@@ -57,8 +57,9 @@ final class DriveSet {
     ahci = AHCIController(name: configuration.controllerName, memory: machine.memory, loop: machine.mainLoop)
     let ports = try AHCIPorts.assign(configuration.drives)
     let virtioCount = configuration.drives.count { $0.interface == .virtio && !$0.isOnBoard }
-    guard virtioCount <= Self.chipsetSlot - Self.firstDiskSlot else {
-      throw SetupError("--drive: \(virtioCount) virtio drives do not fit on the PCI bus; 28 do")
+    let slotCount = Self.chipsetSlot - configuration.firstDiskSlot
+    guard virtioCount <= slotCount else {
+      throw SetupError("--drive: \(virtioCount) virtio drives do not fit on the PCI bus; \(slotCount) do")
     }
     let boardCount = configuration.drives.count { $0.isOnBoard }
     guard boardCount <= VirtioMMIO.lines.count else {
@@ -105,6 +106,11 @@ final class DriveSet {
     options.queueEntries = drive.queueEntries
     options.interface = drive.virtioInterface
     options.mmioSlot = mmioSlot
+    options.geometry = drive.geometry.map {
+      VirtioBlockGeometry(
+        cylinders: UInt16(clamping: $0.cylinders), heads: UInt8(clamping: $0.heads),
+        sectors: UInt8(clamping: $0.sectors))
+    }
     let disk = try VirtioBlockDevice(
       name: drive.deviceID ?? drive.id, address: address, backend: backend, memory: machine.memory, options: options)
     if startsThread { try thread?.start() }
@@ -123,7 +129,7 @@ final class DriveSet {
 
   /// The first slot that nothing is in, and that no drive names.
   private func freeAddress() throws -> PCIAddress {
-    let free = (Self.firstDiskSlot..<Self.chipsetSlot).first { slot in
+    let free = (firstDiskSlot..<Self.chipsetSlot).first { slot in
       !takenAddresses.contains { $0.device == slot }
     }
     guard let free else { throw SetupError("--drive: every slot of the PCI bus is taken; use if=ahci for some drives") }

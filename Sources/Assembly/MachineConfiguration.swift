@@ -24,6 +24,9 @@ public struct MachineConfiguration: Sendable {
   public var controllerName = "ahci"
   /// The guest may eject the AHCI controller, as it may a card.
   public var hasRemovableController = false
+  /// PCI slot of the first virtio disk that names none, 1 to 30; slots below are the host bridge's and left free as those of
+  /// QEMU's display and network adapters on q35.
+  public var firstDiskSlot = 3
   /// Each virtio disk gets a loop and thread of its own.
   public var usesIOThreads = false
   /// How every loop watches its descriptors.

@@ -14,6 +14,14 @@ public func readWholeFile(_ path: String) throws(SystemError) -> [UInt8] {
   }
 }
 
+/// Reads the first bytes of a file or block device; less where it is shorter.
+public func readStart(of path: String, byteCount: Int) throws(SystemError) -> [UInt8] {
+  let descriptor = try OwnedDescriptor.open(path, flags: O_RDONLY | O_NONBLOCK)
+  var bytes = [UInt8](repeating: 0, count: byteCount)
+  let count = try checked("pread") { clinux_pread(descriptor.number, &bytes, byteCount, 0) }
+  return Array(bytes[..<count])
+}
+
 /// Writes a whole new file, replacing one that is there.
 public func writeWholeFile(_ path: String, _ bytes: [UInt8]) throws(SystemError) {
   let descriptor = try OwnedDescriptor.open(path, flags: O_WRONLY | O_CREAT | O_TRUNC)

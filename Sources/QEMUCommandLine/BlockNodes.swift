@@ -16,6 +16,8 @@ struct BlockNodes {
     /// The drive holds a disc.
     var isDisc = false
     var isTaken = false
+    /// Nothing is in the drive.
+    var isEmpty: Bool { keys["file"] == nil && keys["driver"] == nil }
   }
 
   /// Where a drive goes that no `-device` names.
@@ -29,9 +31,12 @@ struct BlockNodes {
 
   private(set) var sources: [Source] = []
   private var anonymousCount = 0
+  private let unitsOfBus: Int
 
   /// Reads every drive and node.
-  init(_ words: OptionWords, isSnapshot: Bool) throws(UsageError) {
+  /// - Parameter hasChannels: a bus of if=ide has two units.
+  init(_ words: OptionWords, isSnapshot: Bool, hasChannels: Bool = false) throws(UsageError) {
+    unitsOfBus = hasChannels ? 2 : 1
     for (position, letter) in ["hda", "hdb", "hdc", "hdd"].enumerated() {
       if let path = words.last(letter) { try addShort(path, option: letter, index: position) }
     }
@@ -74,7 +79,7 @@ struct BlockNodes {
     }
     let unit = try list.takeNumber("unit", in: 0...1)
     let bus = try list.takeNumber("bus", in: 0...5)
-    let index = try list.takeNumber("index", in: 0...31) ?? bus.map { $0 + (unit ?? 0) }
+    let index = try list.takeNumber("index", in: 0...31) ?? bus.map { $0 * unitsOfBus + (unit ?? 0) }
     let name = list.take("id") ?? anonymousName(interface)
     if self.index(of: name) != nil { throw UsageError("-drive: id=\(name) is given twice; choose another") }
     let source = Source(

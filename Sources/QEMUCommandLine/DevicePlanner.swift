@@ -13,6 +13,7 @@ struct DevicePlanner {
   private let devices: [String]
   private let globals: [(driver: String, property: String, value: String)]
   private let hasDefaults: Bool
+  private let hasChannels: Bool
   private var threadNames: Set<String> = []
   /// Names of AHCI controllers: the board's own, and what a user calls it with `-device ich9-ahci,id=NAME`.
   private var controllers: Set<String> = ["ide"]
@@ -30,8 +31,10 @@ struct DevicePlanner {
   /// The names of the devices that there are.
   static let deviceNames = (diskNames.union(virtioNames)).union(["ich9-ahci", "isa-debug-exit"]).sorted()
 
-  init(_ words: OptionWords) throws(UsageError) {
-    nodes = try BlockNodes(words, isSnapshot: words.has("snapshot"))
+  /// - Parameter board: the older PC's channels have two units each, a SATA port has one.
+  init(_ words: OptionWords, board: QEMUPlan.Board) throws(UsageError) {
+    hasChannels = board == .pc
+    nodes = try BlockNodes(words, isSnapshot: words.has("snapshot"), hasChannels: hasChannels)
     devices = words.all("device")
     globals = try words.all("global").map { text throws(UsageError) in try Self.global(text) }
     hasDefaults = !words.has("nodefaults")
@@ -77,7 +80,11 @@ struct DevicePlanner {
     try attachOwn()
     for list in lists { try add(list) }
     for source in nodes.sources where !source.isTaken {
-      spares.append(try makeDrive(source.keys, name: source.name, more: [("if", "virtio")]))
+      guard source.isEmpty else {
+        spares.append(try makeDrive(source.keys, name: source.name, more: [("if", "virtio")]))
+        continue
+      }
+      spares.append(DriveConfiguration(source: .empty, id: source.name))
     }
   }
 
@@ -147,8 +154,8 @@ struct DevicePlanner {
     let device = list.take("id")
     let port = try takePort(&list, driver: driver)
     list.ignore(
-      "unit", "wwn", "model", "bootindex", "rotation_rate", "share-rw", "discard_granularity", "opt_io_size",
-      "min_io_size", "bios-chs-trans", "backend_defaults", "account-invalid", "account-failed")
+      "wwn", "model", "bootindex", "rotation_rate", "share-rw", "discard_granularity", "opt_io_size",
+      "min_io_size", "backend_defaults", "account-invalid", "account-failed")
     try checkSectors(&list)
     try checkWriteCache(&list)
     guard let name = list.take("drive") else {
@@ -168,6 +175,7 @@ struct DevicePlanner {
 
   /// Without a bus, QEMU puts a disk on the last port that is free.
   private mutating func takePort(_ list: inout KeyValueList, driver: String) throws(UsageError) -> Int {
+    let unit = try list.takeNumber("unit", in: 0...1)
     guard let bus = list.take("bus") else {
       guard let port = Self.ports.last(where: { !takenPorts.contains($0) }) else {
         throw UsageError("-device \(driver): every port of the controller is taken")
@@ -179,10 +187,25 @@ struct DevicePlanner {
     guard parts.count == 2, controllers.contains(parts[0]), let port = Int(parts[1]), Self.ports.contains(port) else {
       throw UsageError("-device \(driver): bus=\(bus) is unknown; write bus=ide.0 to bus=ide.5")
     }
-    guard takenPorts.insert(port).inserted else {
-      throw UsageError("-device \(driver): bus=\(bus) is taken; choose another port")
+    let wanted = try ports(ofBus: port, unit: unit, controller: parts[0], driver: driver)
+    guard let free = wanted.first(where: { !takenPorts.contains($0) }) else {
+      let place = unit.map { "bus=\(bus),unit=\($0)" } ?? "bus=\(bus)"
+      throw UsageError("-device \(driver): \(place) is taken; choose another port")
     }
-    return port
+    takenPorts.insert(free)
+    return free
+  }
+
+  /// The ports that stand for a bus. The two units of a channel of the older PC are two ports.
+  private func ports(
+    ofBus bus: Int, unit: Int?, controller: String, driver: String
+  ) throws(UsageError) -> [Int] {
+    let channels = 0...1
+    guard hasChannels, controller == "ide", channels.contains(bus) else {
+      if unit == 1 { throw UsageError("-device \(driver): unit=1: a SATA port has one unit; leave unit= out") }
+      return [bus]
+    }
+    return unit.map { [2 * bus + $0] } ?? [2 * bus, 2 * bus + 1]
   }
 
   private func checkSectors(_ list: inout KeyValueList) throws(UsageError) {
@@ -221,12 +244,17 @@ struct DevicePlanner {
     var more: [(String, String)] = []
     if driver == "virtio-blk-device" {
       more.append(("if", "virtio-mmio"))
+      // As on QEMU, whose library for test programs knows no other registers.
+      let forces = globals.last { $0.driver == "virtio-mmio" && $0.property == "force-legacy" }?.value ?? "on"
+      if !["off", "no", "false"].contains(forces) { more.append(("transitional", "only")) }
     } else {
       more.append(("if", "virtio"))
       let isModern = try list.takeFlag("disable-legacy", default: driver == "virtio-blk-pci-non-transitional")
       let isLegacy = try list.takeFlag("disable-modern", default: false)
-      if isLegacy { throw UsageError("-device \(driver): disable-modern=on: the modern registers are always there") }
-      if !isModern { more.append(("transitional", "on")) }
+      if isLegacy, isModern {
+        throw UsageError("-device \(driver): disable-modern=on: no driver finds a device without both interfaces")
+      }
+      if !isModern { more.append(("transitional", isLegacy ? "only" : "on")) }
       if let address = list.take("addr") { more.append(("addr", address)) }
     }
     if let id = list.take("id") { more.append(("device-id", id)) }
@@ -242,8 +270,11 @@ struct DevicePlanner {
     if try list.takeFlag("packed", default: false) {
       throw UsageError("-device \(driver): packed=on: there are split virtqueues only")
     }
+    if let bus = list.take("bus"), !Self.isRootBus(bus, ofBoardDevice: driver == "virtio-blk-device") {
+      throw UsageError("-device \(driver): bus=\(bus): there is no such bus; leave bus= out")
+    }
     list.ignore(
-      "bus", "bootindex", "ioeventfd", "vectors", "share-rw", "seg-max-adjust", "event_idx", "indirect_desc",
+      "bootindex", "ioeventfd", "vectors", "share-rw", "seg-max-adjust", "event_idx", "indirect_desc",
       "config-wce",
       "write-zeroes", "scsi", "any_layout", "iommu_platform", "ats", "modern-pio-notify", "class", "page-per-vq",
       "physical_block_size", "discard_granularity", "multifunction", "rombar")
@@ -253,6 +284,11 @@ struct DevicePlanner {
     var keys = source.keys
     for (key, value) in list.remainder { keys.set(key, value) }
     drives.append(try makeDrive(keys, name: source.name, more: more))
+  }
+
+  /// The PCI bus as q35 and the older PC call it, or a place on the board; there are no bridges.
+  private static func isRootBus(_ name: String, ofBoardDevice isOnBoard: Bool) -> Bool {
+    isOnBoard ? name.hasPrefix("virtio-mmio-bus.") : ["pcie.0", "pci.0"].contains(name)
   }
 
   // MARK: Drives

@@ -26,8 +26,7 @@ struct OptionWords {
       "monitor", "qtest", "qtest-log", "display", "audio", "audiodev", "vga", "kernel", "append", "serial", "parallel",
       "object", "global", "name", "uuid", "rtc", "boot", "bios", "net", "nic", "netdev", "trace", "D", "d", "pidfile",
       "incoming", "fw_cfg", "msg", "L", "hda", "hdb", "hdc", "hdd", "cdrom", "sandbox", "action", "watchdog-action",
-      "overcommit", "rtc", "usb", "compat", "initrd", "icount", "smbios", "acpitable", "loadvm",
-      "run-with",
+      "overcommit", "run-with", "rtc", "usb", "compat", "initrd", "icount", "smbios", "acpitable", "loadvm",
     ] { table[name] = (name, .value) }
     for name in [
       "nodefaults", "nographic", "no-user-config", "no-reboot", "no-shutdown", "S", "daemonize", "enable-kvm",

@@ -35,6 +35,7 @@ public enum QEMUAnswers {
       -qmp ADDRESS, -chardev …, -mon chardev=ID,mode=control, -object monitor-qmp,…
       -kernel FILE -append TEXT                an ELF image with a PVH note, on KVM
       -serial stdio|file:PATH|none, -S, -no-reboot, -fw_cfg, -rtc, -pidfile
+      -boot order=…,once=…, -uuid UUID         what a firmware is told
       -run-with exit-with-parent=on            ends with the process that started it
       -display none, -nodefaults and others that change nothing here
 

@@ -43,13 +43,22 @@ public final class QEMUMachine {
     configuration.announcesStops = announcesStops
     assembled = try AssembledMachine(configuration, serial: try Self.serialSink(plan.serial))
     try addFirmwareFiles(plan)
+    try tellFirmware(plan)
     switch plan.accelerator {
     case .qtest: try useQTest(channel, log)
     case .kvm: try useKVM(plan)
     }
     if plan.endsAtReset { assembled.machine.resetPolicy = .shutdown }
     let control = MachineControl(assembled, name: plan.name, shape: Self.shape(plan.board))
-    control.spares = plan.spares
+    for spare in plan.spares {
+      do throws(ControlError) {
+        if spare.nodeName == spare.id { try control.addNode(spare) } else { try control.addDrive(spare) }
+      } catch {
+        throw SetupError("\(spare.nodeName == spare.id ? "-blockdev" : "-drive"): \(error)")
+      }
+    }
+    tellFirmwareOfDisks(plan, control.drives)
+    tellFirmwareOfGeometries(control)
     var settings = MonitorSettings()
     settings.dialect = plan.dialect
     for address in monitors {
@@ -73,6 +82,7 @@ public final class QEMUMachine {
     configuration.memoryBytes = plan.memoryBytes
     configuration.processorCount = plan.processorCount
     configuration.drives = plan.drives
+    configuration.firstDiskSlot = plan.firstDiskSlot
     configuration.debugExitPort = plan.debugExitPort
     if let name = plan.removableController {
       configuration.controllerName = name
@@ -119,6 +129,67 @@ public final class QEMUMachine {
         throw UsageError("-fw_cfg \(error)")
       }
     }
+  }
+
+  /// Where a PC's firmware looks for what to boot, in the clock's memory.
+  private enum BootMemory {
+    /// What the machine has: a floating-point unit and a port for a mouse.
+    static let equipment = (address: 0x14, value: UInt8(0x06))
+    static let third = 0x38
+    static let others = 0x3d
+  }
+
+  /// Puts what a firmware is told where it looks, as QEMU does.
+  private func tellFirmware(_ plan: QEMUPlan) throws {
+    let (firmware, clock, boot) = (assembled.firmware, assembled.clock, plan.boot)
+    let machine = assembled.machine
+    do throws(FirmwareFileError) {
+      machine.lock.lock()
+      defer { machine.lock.unlock() }
+      firmware.add(key: FirmwareConfig.Key.uuid, bytes: plan.uuid)
+      firmware.add(key: FirmwareConfig.Key.bootMenu, bytes: [boot.hasMenu ? 1 : 0, 0])
+      try firmware.add(file: "etc/boot-fail-wait", bytes: Self.bytes(UInt32(truncatingIfNeeded: boot.retryMs)))
+      if let splash = boot.splashMs {
+        try firmware.add(file: "etc/boot-menu-wait", bytes: Self.bytes(UInt16(splash)))
+      }
+      clock.keep([BootMemory.equipment.value], at: BootMemory.equipment.address)
+      Self.keep(boot.codes(atFirstStart: true), in: clock)
+      guard boot.once != nil else { return }
+      machine.events.observe { [weak clock] event in
+        if case .reset = event, let clock { Self.keep(boot.codes(atFirstStart: false), in: clock) }
+      }
+    } catch {
+      throw SetupError("-boot: \(error)")
+    }
+  }
+
+  private static func keep(_ codes: (third: UInt8, others: UInt8), in clock: RealTimeClock) {
+    clock.keep([codes.third], at: BootMemory.third)
+    clock.keep([codes.others], at: BootMemory.others)
+  }
+
+  /// The older PC has two channels with two disks each; of q35's ports, which have one, the first two count.
+  private func tellFirmwareOfDisks(_ plan: QEMUPlan, _ reports: [DriveReport]) {
+    var disks = [FirmwareDisk?](repeating: nil, count: FirmwareDisk.disksMax)
+    for drive in plan.drives where drive.interface == .ahci && drive.media == .disk {
+      guard let port = drive.port, let medium = reports.first(where: { $0.name == drive.id })?.medium else { continue }
+      let index = plan.board == .pc ? port : 2 * port
+      guard disks.indices.contains(index) else { continue }
+      var start: [UInt8] = []
+      if case .file(let path) = drive.source {
+        start = (try? readStart(of: path, byteCount: FirmwareDisk.sectorBytes)) ?? []
+      }
+      disks[index] = FirmwareDisk(
+        sectorCount: medium.byteCount / UInt64(FirmwareDisk.sectorBytes), firstSector: start, geometry: drive.geometry,
+        translation: drive.translation.flatMap(FirmwareDisk.Translation.init(named:)))
+    }
+    assembled.machine.lock.withLock {
+      for (address, bytes) in FirmwareDisk.memory(of: disks) { assembled.clock.keep(bytes, at: address) }
+    }
+  }
+
+  private static func bytes<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
+    withUnsafeBytes(of: number.littleEndian) { Array($0) }
   }
 
   // MARK: Accelerators

@@ -50,6 +50,9 @@ public struct QEMUPlan: Sendable {
   public var drives: [DriveConfiguration] = []
   /// Drives and block nodes that no device uses yet, by their names; a monitor may put them into one later.
   public var spares: [DriveConfiguration] = []
+  /// PCI slot of the first disk that names none: where it is on QEMU's board, which has a display and a network adapter before
+  /// it unless they are left out.
+  public var firstDiskSlot = 3
   /// The image that is booted; nil without one.
   public var kernel: String?
   /// Its command line.
@@ -69,16 +72,20 @@ public struct QEMUPlan: Sendable {
   public var startsPaused = false
   /// A reset ends the machine.
   public var endsAtReset = false
+  /// The process ends when the one that started it does.
+  public var endsWithParent = false
   /// The guest's name, for the monitor.
   public var name: String?
   /// Named files of the firmware's configuration.
   public var firmwareFiles: [FirmwareFile] = []
+  /// What the firmware is to boot.
+  public var boot = Boot()
+  /// The machine's UUID, 16 bytes.
+  public var uuid = [UInt8](repeating: 0, count: 16)
   /// Where the process's number is written.
   public var pidFile: String?
   /// What the real-time clock shows first: `utc`, `localtime` or a date.
   public var clockBase = "utc"
-  /// The process ends when the one that started it has ended.
-  public var endsWithParent = false
   /// The name of an AHCI controller that the guest may eject; nil where the controller is the board's.
   public var removableController: String?
   /// The debug exit device's port; nil without one.
@@ -111,8 +118,9 @@ public struct QEMUPlan: Sendable {
     try readSize(words)
     try readEndpoints(words)
     try readBoot(words)
+    try readFirmware(words)
     try readSwitches(words)
-    var devices = try DevicePlanner(words)
+    var devices = try DevicePlanner(words, board: board)
     try devices.plan()
     drives = devices.drives
     spares = devices.spares

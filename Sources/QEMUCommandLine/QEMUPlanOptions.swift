@@ -13,12 +13,14 @@ extension QEMUPlan {
       var list = try KeyValueList(text, option: "-machine", implied: "type")
       if let type = list.take("type") { board = try Self.board(type) }
       if let accelerators = list.take("accel") { asked += accelerators.split(separator: ":").map(String.init) }
+      boot.checksFloppy = try list.takeFlag("fd-bootchk", default: boot.checksFloppy)
       // What these choose changes nothing of what is emulated here.
       list.ignore(
         "usb", "vmport", "smm", "sata", "pit", "pic", "i8042", "hpet", "acpi", "graphics", "dump-guest-core",
         "mem-merge", "kernel_irqchip", "kernel-irqchip", "max-ram-below-4g", "nvdimm", "suppress-vmdesc")
       try list.finish()
     }
+    firstDiskSlot = Self.firstSlot(of: board, words)
     if words.has("enable-kvm") { asked.append("kvm") }
     accelerator = try Self.accelerator(asked, hasClient: words.has("qtest"))
   }
@@ -29,6 +31,14 @@ extension QEMUPlan {
     if name == "q35" || name.hasPrefix("pc-q35-") { return .q35 }
     if name == "pc" || name.hasPrefix("pc-i440fx-") { return .pc }
     throw UsageError("-machine \(name): unknown; there are q35, pc and none")
+  }
+
+  /// The host bridge comes first, on the older PC its south bridge next, then the adapters that a machine has by default.
+  private static func firstSlot(of board: Board, _ words: OptionWords) -> Int {
+    let bridges = board == .pc ? 2 : 1
+    let hasDisplay = words.last("vga").map { $0 != "none" } ?? !words.has("nodefaults")
+    let hasNetwork = !words.has("nodefaults") && !["net", "nic", "netdev"].contains(where: words.has)
+    return bridges + (hasDisplay ? 1 : 0) + (hasNetwork ? 1 : 0)
   }
 
   private static func accelerator(_ asked: [String], hasClient: Bool) throws(UsageError) -> Accelerator {
@@ -193,13 +203,7 @@ extension QEMUPlan {
       list.ignore("panic", "watchdog", "shutdown")
       try list.finish()
     }
-    for text in words.all("run-with") {
-      var list = try KeyValueList(text, option: "-run-with")
-      endsWithParent = try list.takeFlag("exit-with-parent", default: endsWithParent)
-      // It is about how fast memory is given back.
-      list.ignore("async-teardown")
-      try list.finish()
-    }
+    try readLife(words)
     name = words.last("name").map { String($0.prefix { $0 != "," }) }
     pidFile = words.last("pidfile")
     let refused = [
@@ -217,6 +221,22 @@ extension QEMUPlan {
     }
     if let text = words.last("display"), !text.hasPrefix("none") {
       throw UsageError("-display \(text): there is no window; write -display none")
+    }
+  }
+
+  /// How the process lives. QEMU's test library of the age after 10.1 always writes `-run-with exit-with-parent=on`.
+  private mutating func readLife(_ words: OptionWords) throws(UsageError) {
+    for text in words.all("run-with") {
+      var list = try KeyValueList(text, option: "-run-with")
+      endsWithParent = try list.takeFlag("exit-with-parent", default: endsWithParent)
+      // It is about how fast memory is given back.
+      list.ignore("async-teardown")
+      for key in ["chroot", "user"] {
+        if let value = list.take(key) {
+          throw UsageError("-run-with \(key)=\(value): is not offered; start the process as it is to run")
+        }
+      }
+      try list.finish()
     }
   }
 }

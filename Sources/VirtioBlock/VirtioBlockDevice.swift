@@ -44,7 +44,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   private(set) var transport: VirtioPCITransport!
   /// The registers of a device that is not on the PCI bus.
-  private(set) var mmioRegisters: VirtioMMIORegisters?
+  private(set) var mmioRegisters: RegisterBlock?
   /// Whether the queues serve the driver since its last reset. Machine lock.
   private(set) var hasStarted = false
   /// A start that waits for the requests of the time before a reset. On the loop.
@@ -74,7 +74,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     precondition((1...Limit.queuesMax).contains(options.queueCount))
     precondition(options.queueEntries >= 2 && options.queueEntries <= Limit.queueEntriesMax)
     precondition(options.queueEntries & (options.queueEntries - 1) == 0)
-    precondition(options.mmioSlot.map { VirtioMMIO.lines.indices.contains($0) && options.interface == .modern } ?? true)
+    precondition(
+      options.mmioSlot.map { VirtioMMIO.lines.indices.contains($0) && options.interface != .transitional } ?? true)
     self.backend = backend
     self.memory = memory
     self.options = options
@@ -86,6 +87,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       Feature.segMax | Feature.blkSize | Feature.flush | Feature.topology | Feature.configWCE
       | Feature.indirectDescriptors | Feature.eventIndex
     if options.interface.isModern { features |= Feature.version1 }
+    if options.geometry != nil { features |= Feature.geometry }
     if backend.isReadOnly { features |= Feature.readOnly }
     if backend.supportsDiscard && !backend.isReadOnly { features |= Feature.discard }
     if backend.supportsWriteZeroes && !backend.isReadOnly { features |= Feature.writeZeroes }
@@ -99,7 +101,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     }
     transport = makeTransport()
     if options.mmioSlot != nil {
-      mmioRegisters = VirtioMMIORegisters(transport)
+      mmioRegisters = makeMMIORegisters()
       queues.forEach { $0.setBusMaster(true) }
     }
     backend.onResize = { [weak self] in self?.capacityChanged() }
@@ -142,7 +144,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     let new = value | (status.load(ordering: .relaxed) & DeviceStatus.needsReset)
     status.store(new, ordering: .relaxed)
     // Drivers of old (Linux before 2.6.34) never set it; QEMU sets it for them as well.
-    if new & DeviceStatus.driver != 0 && !isBusMaster { becomeBusMaster() }
+    if new & DeviceStatus.driver != 0 && !isBusMaster && options.mmioSlot == nil { becomeBusMaster() }
     if new & (DeviceStatus.driverOK | DeviceStatus.needsReset) == DeviceStatus.driverOK { start() }
   }
 

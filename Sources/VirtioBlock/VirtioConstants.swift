@@ -19,6 +19,7 @@ enum DeviceStatus {
 enum Feature {
   static let segMax: UInt64 = 1 << 2
   static let readOnly: UInt64 = 1 << 5
+  static let geometry: UInt64 = 1 << 4
   static let blkSize: UInt64 = 1 << 6
   static let flush: UInt64 = 1 << 9
   static let topology: UInt64 = 1 << 10

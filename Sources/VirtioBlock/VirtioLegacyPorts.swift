@@ -37,9 +37,6 @@ final class VirtioLegacyPorts: RegisterBlock {
     super.init()
   }
 
-  /// Features of a legacy driver are the low 32; version 1 is not among them (§6.3).
-  private var offeredFeatures: UInt64 { device.offeredFeatures & 0xffff_ffff | Feature.anyLayout }
-
   private var hasVectors: Bool { device.msix?.isEnabled ?? false }
 
   /// Offset in the device configuration of a register, or nil where the register is before it.
@@ -60,7 +57,7 @@ final class VirtioLegacyPorts: RegisterBlock {
     guard width <= Self.width(of: offset) else { return UInt64.max }
     let queue = selectedQueue.map { device.queueRegisters[$0] }
     switch offset {
-    case LegacyLayout.deviceFeatures: return offeredFeatures
+    case LegacyLayout.deviceFeatures: return device.legacyFeatures
     case LegacyLayout.driverFeatures: return device.driverFeatures & 0xffff_ffff
     case LegacyLayout.queueAddress:
       guard let queue, queue.isEnabled else { return 0 }
@@ -92,15 +89,16 @@ final class VirtioLegacyPorts: RegisterBlock {
 
   /// A register is written in its own width; anything else is ignored.
   override func write(offset: UInt64, width: Int, value: UInt64) {
-    if let configuration = configurationOffset(offset) { return writeConfiguration(configuration, width, value) }
+    if let configuration = configurationOffset(offset) {
+      return device.writeLegacyConfiguration(configuration, width, value)
+    }
     guard width == Self.width(of: offset) else { return }
     switch offset {
     case LegacyLayout.driverFeatures:
-      // There is no way to refuse: what was not offered is left out. The first use ends the negotiation (§3.1.2).
-      if !device.hasStarted { device.driverFeatures = value & offeredFeatures }
+      device.acceptLegacyFeatures(value)
     case LegacyLayout.queueAddress: writeQueueAddress(value)
     case LegacyLayout.queueSelect: transport.queueSelect = UInt16(value)
-    case LegacyLayout.queueNotify: notify(Int(value))
+    case LegacyLayout.queueNotify: device.notifyLegacyQueue(Int(value))
     case LegacyLayout.status: device.writeLegacyStatus(UInt8(value))
     case LegacyLayout.configurationVector:
       clinux_store16(device.vectors, transport.acceptedVector(UInt16(value)))
@@ -112,36 +110,10 @@ final class VirtioLegacyPorts: RegisterBlock {
     }
   }
 
-  /// The three areas of a legacy queue follow each other from its first page (§2.7.2). Page 0 takes the queue back, which
-  /// resets the device, as on QEMU: drivers write it as they let go.
+  /// Page 0 takes the queue back, which resets the device, as on QEMU: drivers write it as they let go.
   private func writeQueueAddress(_ page: UInt64) {
     guard let index = selectedQueue else { return }
     if page == 0 { return device.resetFromGuest() }
-    guard !device.queueRegisters[index].isEnabled else { return }
-    let count = UInt64(device.queueRegisters[index].size)
-    let descriptors = page * LegacyLayout.queueAlignBytes
-    let available = descriptors + 16 * count
-    let end = available + 6 + 2 * count
-    device.queueRegisters[index].descriptors = descriptors
-    device.queueRegisters[index].available = available
-    device.queueRegisters[index].used =
-      (end + LegacyLayout.queueAlignBytes - 1) / LegacyLayout.queueAlignBytes * LegacyLayout.queueAlignBytes
-    device.enableQueue(index)
-  }
-
-  /// Rings a queue. A driver may use the device before it sets DRIVER_OK (§3.1.2), so this starts it too.
-  private func notify(_ queue: Int) {
-    guard queue < device.queues.count else { return }
-    if !device.hasStarted {
-      guard device.queueRegisters[queue].isEnabled, !device.isBroken else { return }
-      device.start()
-    }
-    device.queues[queue].event.signal()
-  }
-
-  /// Drivers may write the configuration before they negotiate (§3.1.2), so the writeback field needs no feature here.
-  private func writeConfiguration(_ offset: UInt64, _ width: Int, _ value: UInt64) {
-    guard offset == VirtioBlockDevice.writebackOffset, width == 1 else { return }
-    device.backend.writeCacheEnabled = value & 1 != 0
+    device.placeLegacyQueue(index, at: page * LegacyLayout.queueAlignBytes, alignBytes: LegacyLayout.queueAlignBytes)
   }
 }

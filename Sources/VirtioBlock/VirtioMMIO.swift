@@ -127,13 +127,18 @@ final class VirtioMMIORegisters: RegisterBlock {
 }
 
 extension VirtioBlockDevice {
+  /// Makes the registers of a device that is not on the PCI bus.
+  func makeMMIORegisters() -> RegisterBlock {
+    options.interface.isModern ? VirtioMMIORegisters(transport) : VirtioLegacyMMIORegisters(transport)
+  }
+
   /// Maps the registers of a device that is not on the PCI bus.
   func mapMMIO(in machine: Machine) {
     guard let slot = options.mmioSlot, let registers = mmioRegisters else { return }
     let address = VirtioMMIO.address(ofSlot: slot)
     machine.memorySpace.map(registers, at: address, byteCount: VirtioMMIO.slotBytes)
-    // A doorbell does not look at the value, so it can stand for the only queue.
-    if queues.count == 1 {
+    // A doorbell does not look at the value, so it can stand for the only queue. It starts nothing, as a legacy driver's does.
+    if queues.count == 1 && options.interface.isModern {
       machine.doorbells.add(
         Doorbell(
           address: address + VirtioMMIO.Register.queueNotify, width: VirtioMMIO.registerWidth, event: queues[0].event))

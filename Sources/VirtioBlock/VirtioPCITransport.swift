@@ -55,6 +55,7 @@ final class VirtioPCITransport: RegisterBlock {
     deviceFeatureSelect = 0
     driverFeatureSelect = 0
     queueSelect = 0
+    (device.mmioRegisters as? VirtioLegacyMMIORegisters)?.clear()
   }
 
   override func read(offset: UInt64, width: Int) -> UInt64 {
@@ -211,6 +212,11 @@ extension VirtioBlockDevice {
     }
     put(backend.byteCount / Limit.sectorBytes, at: 0)
     put(UInt32(options.queueEntries) - 2, at: 12)
+    if let geometry = options.geometry {
+      put(geometry.cylinders, at: 16)
+      put(geometry.heads, at: 18)
+      put(geometry.sectors, at: 19)
+    }
     put(UInt32(backend.logicalBlockBytes), at: 20)
     let blocksPerPhysical = max(1, backend.physicalBlockBytes / backend.logicalBlockBytes)
     put(UInt8(blocksPerPhysical.trailingZeroBitCount), at: 24)

@@ -119,7 +119,7 @@ import struct GuestDrivers.TestProgram
     #expect(throws: FirmwareFileError.self) { try assembled.firmware.add(file: "etc/e820", bytes: []) }
   }
 
-  @Test(arguments: [("on", 0x1001_1af4), ("off", 0x1042_1af4)] as [(String, UInt32)])
+  @Test(arguments: [("on", 0x1001_1af4), ("off", 0x1042_1af4), ("only", 0x1001_1af4)] as [(String, UInt32)])
   func transitionalDiskIsAnOptionOfItsDrive(value: String, id: UInt32) throws {
     let assembled = try assemble([Self.memoryDisk + ",transitional=\(value)"])
     #expect(assembled.disks[0].configurationRead(offset: 0, width: 4) == id)

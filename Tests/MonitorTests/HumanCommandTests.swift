@@ -29,6 +29,16 @@ import Testing
     ("qemu-io d0 \"write -P 5 1k 0x200\"", "wrote 512/512 bytes at offset 1024\r\n"),
     ("stop \"", "unterminated string literal\r\n"), ("device_del v0", ""), ("eject -f cd0", ""),
     ("device_add zz,id=x", "Error: 'zz' is not a valid device model name\r\n"),
+    ("drive_add 0 if=none,id=n", "OK\r\n"), ("drive_del n", ""),
+    ("drive_add", "Error: drive_add: string expected\r\n"), ("drive_add 0", "Error: drive_add: string expected\r\n"),
+    ("drive_add 0 id=n", "Error: Can't hot-add drive to type ide; write if=none\r\n"),
+    ("drive_add 0 if=virtio,id=n", "Error: Can't hot-add drive to type virtio; write if=none\r\n"),
+    (
+      "drive_add 0 if=none,file=a,aio=warp",
+      "Error: drive_add: aio=warp is unknown; choose one of "
+        + "auto, io_uring, linux-aio, threads, native\r\n"
+    ),
+    ("drive_del", "Error: drive_del: block device name expected\r\n"),
   ])
   func linesAreAnsweredInLines(line: String, answer: String) throws {
     #expect(try human(try MonitorKit(), line) == answer)
@@ -58,6 +68,31 @@ import Testing
         "stop", "cont", "change device(\"cd0\") file(path: \"c.iso\") force=false", "add virtio-blk-pci drive=d9,id=v9",
         "write d0 0 512 7", "read cd0 512 1024 205", "writeZeroes d0 0 512 205", "discard d0 0 512 205", "quit",
       ])
+  }
+
+  @Test func drivesAreAddedAndTakenAway() throws {
+    let kit = try MonitorKit()
+    for line in [
+      "drive_add 0 if=none,id=n", "drive_add -n 0 file=a.img,if=none,format=raw", "drive_add 0 if=none,file=a,,b,id=n",
+      "drive_add 0 file=null-co://,file.read-zeroes=on,if=none,id=z", "drive_del n",
+    ] { #expect(try human(kit, line) != nil) }
+    #expect(
+      kit.target.log == [
+        "add-drive n empty", "add-drive none0 file(path: \"a.img\")", "add-drive n file(path: \"a,b\")",
+        "add-drive z null(byteCount: 1073741824, latencyNs: 0)", "remove-drive n",
+      ])
+  }
+
+  @Test func driveWithoutADeviceIsShownAsSuch() throws {
+    let kit = try MonitorKit()
+    kit.target.drives = [DriveReport(name: "n", deviceID: "", model: "")]
+    #expect(
+      try human(kit, "info block") == "n: [not inserted]\r\n    Removable device: not locked, tray closed\r\n")
+    let listed = try #require(try kit.execute("query-block").last?["return"]?.elements?.first)
+    #expect(listed["device"]?.text == "n")
+    #expect(listed["qdev"] == nil)
+    #expect(listed["io-status"] == nil)
+    #expect(listed["removable"] == true)
   }
 
   @Test func patternsAreChecked() throws {

@@ -122,6 +122,12 @@ final class ScriptedTarget: MonitorTarget {
     try move(drive, open: false)
   }
 
+  func addDrive(_ drive: DriveConfiguration) throws(ControlError) {
+    try note("add-drive \(drive.id) \(drive.source)")
+  }
+
+  func removeDrive(named name: String) throws(ControlError) { try note("remove-drive \(name)") }
+
   func removeMedium(of drive: DriveReference) throws(ControlError) { try note("remove \(drive)") }
 
   func insertMedium(node: String, into drive: DriveReference) throws(ControlError) {

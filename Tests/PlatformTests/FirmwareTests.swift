@@ -138,6 +138,17 @@ private final class FirmwareKit {
     #expect(kit.item(0x19, 4) == [0, 0, 0, 1])
   }
 
+  @Test func fileThatChangesKeepsItsItem() throws {
+    let kit = try FirmwareKit()
+    try kit.firmware.add(file: "opt/a", bytes: [1])
+    try kit.firmware.change(file: "opt/a", bytes: [2, 3, 4])
+    #expect(kit.item(0x19, 12)[4..<12] == [0, 0, 0, 3, 0, 0x20, 0, 0])
+    #expect(kit.item(0x20, 4) == [2, 3, 4, 0])
+    try kit.firmware.change(file: "opt/a", bytes: [])
+    #expect(kit.item(0x20, 1) == [0])
+    #expect(throws: FirmwareFileError.self) { try kit.firmware.change(file: "opt/b", bytes: []) }
+  }
+
   @Test func longestNameFits() throws {
     let kit = try FirmwareKit()
     try kit.firmware.add(file: String(repeating: "x", count: 55), bytes: [])

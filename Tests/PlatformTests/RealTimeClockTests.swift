@@ -88,7 +88,7 @@ private final class ClockKit {
 
   @Test func updateIsAnnouncedBeforeIt() throws {
     let kit = try ClockKit()
-    kit.machine.clock.advance(by: ClockKit.second - 244_001)
+    kit.machine.clock.advance(by: ClockKit.second - 244_141)
     #expect(kit[0x0a] & 0x80 == 0)
     kit.machine.clock.advance(by: 1)
     #expect(kit[0x0a] & 0x80 != 0)
@@ -137,6 +137,73 @@ private final class ClockKit {
     kit.machine.clock.advance(by: ns)
     #expect(kit.lines.edges == ["+8"])
     #expect(kit[0x0c] == 0xc0)
+  }
+
+  @Test func periodOfAnotherLengthBeginsWhereTheLastEnded() throws {
+    let kit = try ClockKit()
+    (kit[0x0a], kit[0x0b]) = (0x2d, 0x42)
+    let (eighth, half) = (ClockKit.second / 8, ClockKit.second / 2)
+    kit.machine.clock.advance(by: eighth)
+    #expect(kit[0x0c] == 0xc0)
+    kit[0x0a] = 0x2f
+    #expect(kit.machine.clock.nextDeadline == eighth + half)
+    kit.machine.clock.advance(by: half)
+    #expect(kit[0x0c] & 0x40 != 0)
+    // One that would have ended already ends at once.
+    kit.machine.clock.advance(by: half / 2)
+    kit[0x0a] = 0x2d
+    #expect(kit[0x0c] & 0xc0 == 0xc0)
+  }
+
+  @Test(arguments: [UInt64(0x66), 0x76]) func dividerHoldsTheTimeAndLetsItGoForHalfASecond(held: UInt64) throws {
+    let kit = try ClockKit()
+    kit.machine.clock.advance(by: 300_000_000)
+    kit[0x0b] = 2
+    kit[0x0a] = held
+    #expect(kit[0x0a] == held)
+    (kit[4], kit[2], kit[0]) = (2, 4, 0x58)
+    kit.advance(7)
+    #expect(kit.time == [2, 4, 0x58])
+    #expect(kit[0x0a] & 0x80 == 0)
+    kit[0x0a] = 0x26
+    kit.machine.clock.advance(by: 500_000_000 - 244_141)
+    #expect(kit.time == [2, 4, 0x58])
+    #expect(kit[0x0a] & 0x80 == 0)
+    kit.machine.clock.advance(by: 1)
+    #expect(kit[0x0a] & 0x80 != 0)
+    kit.machine.clock.advance(by: 244_140)
+    #expect(kit[0x0a] & 0x80 == 0)
+    #expect(kit.time == [2, 4, 0x59])
+    kit[0x0b] = 0x12
+    _ = kit[0x0c]
+    #expect(kit.machine.clock.nextDeadline == 8_800_000_000)
+    kit.advance(1)
+    #expect(kit.time == [2, 5, 0])
+    #expect(kit[0x0c] & 0x90 == 0x90)
+  }
+
+  @Test func timeIsHeldUntilBothLetItGo() throws {
+    let kit = try ClockKit()
+    kit[0x0b] = 0x82
+    kit[0x0a] = 0x76
+    kit[0] = 0x30
+    kit[0x0b] = 2
+    kit.advance(5)
+    #expect(kit[0] == 0x30)
+    kit[0x0a] = 0x26
+    kit.advance(1)
+    #expect(kit[0] == 0x31)
+  }
+
+  @Test func firmwaresBytesAreKeptWhereTheTimeIsNot() throws {
+    let kit = try ClockKit()
+    kit.clock.keep([1, 2, 3], at: 0x0d)
+    kit.clock.keep([0x55, 0x66], at: 0x7f)
+    kit.clock.keep([0x19], at: 0x32)
+    #expect([kit[0x0d], kit[0x0e], kit[0x0f], kit[0x7f]] == [0x80, 2, 3, 0x55])
+    #expect(kit[0x32] == 0x20)
+    kit.clock.reset()
+    #expect(kit[0x0e] == 2)
   }
 
   @Test func rateZeroHasNoPeriods() throws {

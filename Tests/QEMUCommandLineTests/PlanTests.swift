@@ -36,6 +36,14 @@ private func drive(_ line: String) throws -> DriveConfiguration {
     #expect(plan.drives.isEmpty)
   }
 
+  @Test func libraryOfTheNewestAgeIsUnderstood() throws {
+    #expect(try plan(usual + " -run-with exit-with-parent=on").endsWithParent)
+    #expect(try !plan(usual).endsWithParent)
+    #expect(try !plan(usual + " -run-with async-teardown=on,exit-with-parent=off").endsWithParent)
+    #expect(throws: UsageError.self) { try plan("-run-with chroot=/tmp") }
+    #expect(throws: UsageError.self) { try plan("-run-with warp=9") }
+  }
+
   @Test func chardevMayComeAfterTheMonitorThatUsesIt() throws {
     let plan = try plan("-mon chardev=c,mode=control -chardev socket,id=c,path=/run/m -accel qtest")
     #expect(plan.monitors == [.unix(path: "/run/m", listens: false, waits: true)])
@@ -70,7 +78,7 @@ private func drive(_ line: String) throws -> DriveConfiguration {
   @Test func whatChangesNothingIsTaken() throws {
     let plan = try plan(
       "-nodefaults -no-user-config -vga none -net none -nic none -parallel none -trace enable=x -D /dev/null -d unimp "
-        + "-cpu max -boot c -msg timestamp=on -monitor none -only-migratable -uuid 0 -no-acpi -sandbox on")
+        + "-cpu max -boot c -msg timestamp=on -monitor none -only-migratable -no-acpi -sandbox on")
     #expect(plan.drives.isEmpty && plan.monitors.isEmpty)
   }
 
@@ -310,5 +318,70 @@ private func drive(_ line: String) throws -> DriveConfiguration {
       "-blockdev driver=null-co,node-name=f,size=4096 "
         + "-blockdev driver=blkdebug,node-name=n,image=f,inject-error.0.event=write_aio -device ide-hd,drive=n")
     #expect(drive.debugRules.count == 1 && drive.source == .null(byteCount: 4096, latencyNs: 0))
+  }
+}
+
+@Suite struct BootPlanTests {
+  @Test func bootOptionsComeTogether() throws {
+    let plan = try plan(
+      "-boot once=d -boot order=nda,menu=on,strict=on -boot splash-time=5 -no-fd-bootchk "
+        + "-uuid 00112233-4455-6677-8899-aabbccddeeff")
+    var boot = QEMUPlan.Boot()
+    (boot.order, boot.once, boot.hasMenu, boot.splashMs, boot.checksFloppy) = ("nda", "d", true, 5, false)
+    #expect(plan.boot == boot)
+    #expect(plan.uuid == (0..<16).map { UInt8($0 * 17) })
+  }
+
+  @Test(arguments: [
+    "-boot order=xyz", "-boot aa", "-boot once=acdn", "-boot reboot-timeout=65536", "-boot splash=a.bmp",
+    "-boot warp=9", "-uuid 1234",
+  ])
+  func mistakesAreToldInOneLine(_ line: String) throws {
+    let error = try #require(throws: UsageError.self) { try plan(line) }
+    #expect(error.description.hasPrefix(String(line.prefix { $0 != " " })))
+    #expect(!error.description.contains("\n"))
+  }
+
+  @Test func legacyInterfaceMayBeTheOnlyOne() throws {
+    let disk = "-drive if=none,id=d,file=/a -device virtio-blk-pci,drive=d"
+    #expect(try plan(disk).drives.map(\.virtioInterface) == [.transitional])
+    #expect(try plan(disk + ",disable-modern=on").drives.map(\.virtioInterface) == [.legacy])
+    #expect(try plan(disk + ",disable-legacy=on").drives.map(\.virtioInterface) == [.modern])
+  }
+
+  @Test(arguments: [
+    ("-M q35", 3), ("", 3), ("-M q35 -nodefaults", 1), ("-M pc", 4), ("-M pc -nodefaults", 2), ("-M q35 -nic none", 2),
+    ("-M q35 -vga none", 2), ("-M pc -net none", 3), ("-M q35 -vga none -nic none", 1), ("-nodefaults -vga std", 2),
+    ("-M q35 -nographic -monitor none -serial none", 3),
+  ])
+  func firstDiskIsWhereQEMUHasIt(_ row: (line: String, slot: Int)) throws {
+    #expect(try plan(row.line).firstDiskSlot == row.slot)
+  }
+
+  @Test func busesThatThereAreMayBeNamed() throws {
+    for bus in ["virtio-blk-pci,bus=pci.0", "virtio-blk-pci,bus=pcie.0", "virtio-blk-device,bus=virtio-mmio-bus.0"] {
+      #expect(try plan("-drive if=none,id=d,file=/a -device \(bus),drive=d").drives.count == 1)
+    }
+  }
+
+  @Test func boardDiskHasTheOldRegistersUnlessTheyAreNotForced() throws {
+    let disk = "-drive if=none,id=d,file=/a -device virtio-blk-device,drive=d "
+    #expect(try plan(disk).drives.map(\.virtioInterface) == [.legacy])
+    #expect(try plan(disk + "-global virtio-mmio.force-legacy=on").drives.map(\.virtioInterface) == [.legacy])
+    #expect(try plan(disk + "-global virtio-mmio.force-legacy=off").drives.map(\.virtioInterface) == [.modern])
+  }
+
+  @Test func unitsOfTheOlderPCsChannelsArePorts() throws {
+    func port(_ line: String) throws -> [Int?] {
+      try plan("-drive if=none,id=d,file=/a -drive if=none,id=e,file=/b " + line).drives.map(\.port)
+    }
+    #expect(try port("-M pc -device ide-hd,drive=d,bus=ide.1,unit=1") == [3])
+    #expect(try port("-M pc -device ide-hd,drive=d,bus=ide.1 -device ide-hd,drive=e,bus=ide.1") == [2, 3])
+    #expect(try port("-M q35 -device ide-hd,drive=d,bus=ide.1,unit=0") == [1])
+    #expect(throws: UsageError.self) { try port("-M q35 -device ide-hd,drive=d,bus=ide.1,unit=1") }
+    #expect(throws: UsageError.self) {
+      try port("-M pc -device ide-hd,drive=d,bus=ide.0,unit=1 -device ide-hd,drive=e,bus=ide.0,unit=1")
+    }
+    #expect(try plan("-M pc -drive file=/a,if=ide,bus=1,unit=1").drives.map(\.port) == [3])
   }
 }

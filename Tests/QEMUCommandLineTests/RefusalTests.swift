@@ -64,7 +64,7 @@ import Testing
     ("-object rng,id=x", "-object rng,id=x: there are objects of the types iothread and monitor-qmp only"),
     ("-object monitor-qmp,id=q,chardev=c", "-object monitor-qmp,id=q,chardev=c: names no chardev that there is"),
     ("-object monitor-qmp,chardev=c", "-object monitor-qmp,chardev=c: has no id=NAME"),
-    ("-run-with chroot=/srv", "-run-with: unknown key 'chroot' (chroot=/srv)"),
+    ("-run-with chroot=/srv", "-run-with chroot=/srv: is not offered; start the process as it is to run"),
     ("-run-with exit-with-parent=maybe", "-run-with: exit-with-parent=maybe is neither on nor off"),
     ("-object iothread", "-object iothread: has no id=NAME"),
     ("-global warp", "-global warp: write DRIVER.PROPERTY=VALUE"),
@@ -77,6 +77,14 @@ import Testing
     ("-incoming unix:/run/i", "-incoming unix:/run/i: live migration is not offered"),
     ("-netdev user,id=n", "-netdev user,id=n: there is no network; write -nic none"),
     ("-display gtk", "-display gtk: there is no window; write -display none"),
+    (
+      "-drive if=none,id=d,file=/a -device virtio-blk-pci,drive=d,bus=b1",
+      "-device virtio-blk-pci: bus=b1: there is no such bus; leave bus= out"
+    ),
+    (
+      "-drive if=none,id=d,file=/a -device virtio-blk-device,drive=d,bus=pci.0",
+      "-device virtio-blk-device: bus=pci.0: there is no such bus; leave bus= out"
+    ),
     ("-append x", "-append: goes with -kernel only"),
     ("-initrd /i", "-initrd /i: guests are started by their PVH note alone; leave -initrd out"),
     ("-serial null -serial stdio", "-serial stdio: there is one serial port"),
@@ -87,7 +95,7 @@ import Testing
   @Test(arguments: [
     "-drive file=/a,warp=9", "-drive file=/a,cache=warm", "-drive file=/a,werror=panic",
     "-drive file=/a,readonly=maybe",
-    "-drive file=/a,throttling.bps-write=-1", "-drive if=none,id=d", "-drive file=/a,file.read-zeroes=on",
+    "-drive file=/a,throttling.bps-write=-1", "-drive if=virtio,id=d", "-drive file=/a,file.read-zeroes=on",
     "-drive file=blkdebug:/x,if=ide",
   ])
   func mistakeInADriveNamesTheOptionThatWasWritten(_ line: String) throws {
@@ -99,7 +107,8 @@ import Testing
   @Test(arguments: [
     "virtio-blk-pci,addr=40", "virtio-blk-pci,addr=4.8", "virtio-blk-pci,addr=x", "virtio-blk-pci,num-queues=0",
     "virtio-blk-pci,queue-size=100", "virtio-blk-pci,iothread=t", "virtio-blk-pci,packed=on",
-    "virtio-blk-pci,disable-modern=on", "virtio-blk-pci,logical_block_size=4096", "virtio-blk-pci,warp=9",
+    "virtio-blk-pci,disable-modern=on,disable-legacy=on", "virtio-blk-pci,logical_block_size=4096",
+    "virtio-blk-pci,warp=9",
     "ide-hd,warp=9", "ide-hd,ver=toolongversion", "ide-hd,serial=123456789012345678901", "ide-hd,bus=ide",
     "ide-hd,write-cache=perhaps", "warp-drive",
   ])

@@ -120,6 +120,18 @@ func diskMachine(_ folder: Folder, board: String = "pc", byteCount: UInt64 = 64 
     #expect(try queue.run(11, sector: 0, data: segment).status == 0)
   }
 
+  @Test func geometryOfTheUserIsToldAndNoOther() throws {
+    let null = "-drive if=none,id=drive0,file=null-co://,format=raw"
+    for (options, bit, bytes) in [
+      (",cyls=300,heads=200,secs=63", 1, [0x2c, 1, 200, 63]), ("", 0, [0, 0, 0, 0]),
+    ] as [(String, UInt64, [UInt8])] {
+      let machine = try Machine("-M pc \(null) -device virtio-blk-pci,drive=drive0,addr=4.0\(options)")
+      let disk = try VirtioDisk(machine)
+      #expect(try disk.deviceFeatures() >> 4 & 1 == bit)
+      #expect(try machine.bytes(disk.config + 16, 4) == bytes)
+    }
+  }
+
   @Test func requestPastTheEndIsAnErrorOfItsOwn() throws {
     let disk = try VirtioDisk(try diskMachine(try Folder()))
     let queue = try disk.start()

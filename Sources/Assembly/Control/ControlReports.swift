@@ -76,9 +76,9 @@ public enum DriveIOStatus: String, Sendable {
 public struct DriveReport: Equatable, Sendable {
   /// The name that it is served under; empty where it has none.
   public var name: String
-  /// The guest's device.
+  /// The guest's device; empty where no device uses the drive.
   public var deviceID: String
-  /// What the device is, as users of QEMU name it: `virtio-blk-pci`, `ide-hd`, `ide-cd`.
+  /// What the device is, as users of QEMU name it: `virtio-blk-pci`, `ide-hd`, `ide-cd`; empty without one.
   public var model: String
   /// Its tray, of CD-ROM drives only.
   public var tray: TrayReport?
@@ -101,7 +101,9 @@ public struct DriveReport: Equatable, Sendable {
   }
 
   /// Whether its user can change what is in it.
-  public var isRemovable: Bool { tray != nil }
+  public var isRemovable: Bool { tray != nil || !isAttached }
+  /// Whether a device uses it.
+  public var isAttached: Bool { !deviceID.isEmpty }
 }
 
 /// The counts of the drive of a name, of the device of `deviceID`.

@@ -3,16 +3,25 @@
 import AHCI
 import Block
 import HostSystem
+import Machine
 
 extension MachineControl {
-  /// The drives, as they were configured.
-  public var drives: [DriveReport] { assembled.drives.attached.map(\.report) }
+  /// The drives, as they were configured; then those that no device uses.
+  public var drives: [DriveReport] { assembled.drives.attached.map(\.report) + spares.map(\.report) }
+
+  /// How the drives that have a device were described, and where those on the PCI bus are. A device that leaves is on no bus.
+  public var attachedDrives: [(configuration: DriveConfiguration, address: PCIAddress?)] {
+    assembled.drives.attached.map { drive in
+      let disk = assembled.disks.first { $0.name == drive.deviceID }
+      return (drive.configuration, disk.flatMap { machine.pci.function(at: $0.address) === $0 ? $0.address : nil })
+    }
+  }
 
   /// Everything that is in a drive or could be put into one.
   public var nodes: [NodeReport] { allNodes.map(\.report) }
 
   var allNodes: [BlockNode] {
-    let inDrives = assembled.drives.attached.compactMap(\.node)
+    let inDrives = assembled.drives.attached.compactMap(\.node) + spares.compactMap(\.node)
     return inDrives + namedNodes.filter { named in !inDrives.contains { $0 === named } }
   }
 
@@ -130,7 +139,7 @@ extension MachineControl {
     guard !allNodes.contains(where: { $0.configuration.id == name }) else {
       throw ControlError("Duplicate nodes with node-name='\(name)'")
     }
-    guard !assembled.drives.attached.contains(where: { $0.name == name }) else {
+    guard !drives.contains(where: { $0.name == name }) else {
       throw ControlError("node-name=\(name) is conflicting with a device id")
     }
     namedNodes.append(try open(configuration, isNamed: true))
@@ -141,11 +150,13 @@ extension MachineControl {
     guard let node = allNodes.first(where: { $0.configuration.id == name }) else {
       throw ControlError("Failed to find node with node-name='\(name)'")
     }
-    guard node.backend == nil else { throw ControlError("Node \(name) is in use") }
+    guard node.backend == nil, !spares.contains(where: { $0.node === node }) else {
+      throw ControlError("Node \(name) is in use")
+    }
     namedNodes.removeAll { $0 === node }
   }
 
-  private func open(_ configuration: DriveConfiguration, isNamed: Bool) throws(ControlError) -> BlockNode {
+  func open(_ configuration: DriveConfiguration, isNamed: Bool) throws(ControlError) -> BlockNode {
     let byteCount: UInt64
     switch configuration.source {
     case .null(let size, _), .memory(let size): byteCount = size
@@ -153,7 +164,9 @@ extension MachineControl {
     case .file(let path):
       // Read-only: other users of the image are told of a writer when it is put to use, not before.
       do throws(ImageError) {
-        byteCount = try ImageFile.open(path: path, cache: configuration.cache, readOnly: true).byteCount
+        byteCount = try ImageFile.open(
+          path: path, cache: configuration.cache, readOnly: true, locks: configuration.locksImage
+        ).byteCount
       } catch {
         throw ControlError("Could not open '\(path)': \(Self.reason(error))")
       }
@@ -202,7 +215,10 @@ extension MachineControl {
   /// Gives the counts of every drive; each comes from the loop that the drive is on.
   public func statistics(_ answer: @escaping ([DriveStatistics]) -> Void) {
     let drives = assembled.drives.attached
-    let collector = StatisticsCollector(drives: drives, answer: answer)
+    let spares = spares.map {
+      DriveStatistics(name: $0.configuration.id, deviceID: "", counts: BlockStatistics())
+    }
+    let collector = StatisticsCollector(drives: drives) { answer($0 + spares) }
     for (index, drive) in drives.enumerated() {
       guard let backend = drive.node?.backend, backend.loop !== loop else {
         collector.take(index, drive.node?.backend?.statistics ?? BlockStatistics())

@@ -15,8 +15,8 @@ public final class MachineControl: MonitorTarget {
   let assembled: AssembledMachine
   /// What its user has made, and what came out of drives and is kept.
   var namedNodes: [BlockNode] = []
-  /// Drives that were described before the machine ran and that no device uses yet, by their names.
-  public var spares: [DriveConfiguration] = []
+  /// Drives that no device uses yet.
+  var spares: [SpareDrive] = []
   private var observers: [(MachineEvent) -> Void] = []
   /// Who waits for a reset, and for the end.
   private var resetWaiters: [() -> Void] = []
@@ -106,43 +106,6 @@ public final class MachineControl: MonitorTarget {
   }
 
   // MARK: Devices
-
-  /// Plugs a device in.
-  public func addDevice(model: String, options: [String: String]) throws(ControlError) {
-    let models = ["virtio-blk-pci", "virtio-blk-pci-non-transitional", "virtio-blk-pci-transitional"]
-    guard models.contains(model) else { throw ControlError("'\(model)' is not a device that can be plugged in") }
-    var options = options
-    guard let source = options.removeValue(forKey: "drive") else { throw ControlError("drive property not set") }
-    var drive = try takeSource(source)
-    drive.interface = .virtio
-    drive.deviceID = options.removeValue(forKey: "id")
-    drive.virtioInterface = model == "virtio-blk-pci-non-transitional" ? .modern : .transitional
-    drive.serial = options.removeValue(forKey: "serial") ?? drive.serial
-    if let text = options.removeValue(forKey: "addr") {
-      guard let address = DriveConfiguration.address(text) else {
-        throw ControlError("Property 'addr' doesn't take value '\(text)'")
-      }
-      drive.pciAddress = address
-    }
-    options.removeValue(forKey: "bus")
-    if let other = options.keys.sorted().first { throw ControlError("Property '\(model).\(other)' not found") }
-    do {
-      try assembled.plugVirtioDisk(drive, at: drive.pciAddress)
-    } catch {
-      throw ControlError("\(error)")
-    }
-    spares.removeAll { $0.id == source }
-  }
-
-  /// What a device that is plugged in is to have: a drive that no device uses, or a node.
-  private func takeSource(_ name: String) throws(ControlError) -> DriveConfiguration {
-    if let spare = spares.first(where: { $0.id == name }) { return spare }
-    guard let node = allNodes.first(where: { $0.configuration.id == name }) else {
-      throw ControlError("Property 'virtio-blk-device.drive' can't find value '\(name)'")
-    }
-    guard node.backend == nil else { throw ControlError("Drive '\(name)' is already in use by another block device") }
-    return node.configuration
-  }
 
   /// Asks the guest to let a device go.
   public func removeDevice(id: String) throws(ControlError) {

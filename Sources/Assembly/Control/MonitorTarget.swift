@@ -54,6 +54,10 @@ public protocol MonitorTarget: AnyObject {
   func insertMedium(node: String, into drive: DriveReference) throws(ControlError)
   /// Puts another image into a drive: opens its tray, changes the medium, closes it. The loop may run meanwhile.
   func changeMedium(of drive: DriveReference, to image: DriveConfiguration, force: Bool) throws(ControlError)
+  /// Makes a drive that a device may be given.
+  func addDrive(_ drive: DriveConfiguration) throws(ControlError)
+  /// Takes a drive away that no device uses.
+  func removeDrive(named name: String) throws(ControlError)
   /// Makes a node that a drive or device can be given; its name is the configuration's `id`.
   func addNode(_ configuration: DriveConfiguration) throws(ControlError)
   /// Takes a node away that is in no drive.

@@ -10,10 +10,13 @@ extension MonitorCommands {
 
   private func describe(_ drive: DriveReport) -> JSONValue {
     var object = JSONObject([
-      ("device", .string(drive.name)), ("qdev", .string(Self.path(of: drive.deviceID, model: drive.model))),
-      ("type", "unknown"), ("removable", .bool(drive.isRemovable)), ("locked", .bool(drive.tray?.isLocked ?? false)),
-      ("io-status", .string(drive.status.rawValue)),
+      ("device", .string(drive.name)), ("type", "unknown"), ("removable", .bool(drive.isRemovable)),
+      ("locked", .bool(drive.tray?.isLocked ?? false)),
     ])
+    if drive.isAttached {
+      object["qdev"] = .string(Self.path(of: drive.deviceID, model: drive.model))
+      object["io-status"] = .string(drive.status.rawValue)
+    }
     if let tray = drive.tray { object["tray_open"] = .bool(tray.isOpen) }
     if let medium = drive.medium { object["inserted"] = describe(medium) }
     return .object(object)
@@ -48,10 +51,9 @@ extension MonitorCommands {
     target.statistics { all in
       let described = zip(drives, all).map { drive, statistics -> JSONValue in
         var object = JSONObject([
-          ("device", .string(statistics.name)),
-          ("qdev", .string(Self.path(of: drive.deviceID, model: drive.model))),
-          ("stats", Self.describe(statistics.counts)),
+          ("device", .string(statistics.name)), ("stats", Self.describe(statistics.counts)),
         ])
+        if drive.isAttached { object["qdev"] = .string(Self.path(of: drive.deviceID, model: drive.model)) }
         if let medium = drive.medium { object["node-name"] = .string(medium.name) }
         return .object(object)
       }

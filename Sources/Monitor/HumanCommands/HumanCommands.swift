@@ -48,6 +48,10 @@ extension MonitorCommands {
         drive, to: try word(1, of: words, name, "file name"), format: words.count > 2 ? words[2] : nil, force: false)
     case "device_del": try target.removeDevice(id: try word(0, of: words, name, "string"))
     case "device_add": try humanAddDevice(try word(0, of: words, name, "string"))
+    case "drive_add":
+      try humanAddDrive(words)
+      return answer("OK\n")
+    case "drive_del": try target.removeDrive(named: try word(0, of: words, name, "block device name"))
     case "qemu-io":
       let drive = try word(0, of: words, name, "block device name")
       return try hostIO(drive: drive, words.count > 1 ? words[1] : "", answer)
@@ -116,8 +120,10 @@ extension MonitorCommands {
       } else {
         lines.append("\(name): [not inserted]")
       }
-      lines.append("    Attached to:      \(Self.path(of: drive.deviceID, model: drive.model))")
-      if let tray = drive.tray {
+      if drive.isAttached {
+        lines.append("    Attached to:      \(Self.path(of: drive.deviceID, model: drive.model))")
+      }
+      if let tray = drive.tray ?? (drive.isAttached ? nil : TrayReport()) {
         let (lock, position) = (tray.isLocked ? "locked" : "not locked", tray.isOpen ? "open" : "closed")
         lines.append("    Removable device: \(lock), tray \(position)")
       }

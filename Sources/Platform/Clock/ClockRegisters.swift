@@ -30,6 +30,8 @@ enum ClockControl {
   static let binary: UInt8 = 1 << 2
   static let hours24: UInt8 = 1 << 1
   static let flags = periodic | alarm | update
+  /// Of register A: both bits hold the divider (MC146818A data sheet, table 4).
+  static let dividerHeld: UInt8 = 0x60
 }
 
 /// How numbers stand in the clock's registers, by bits of register B.

@@ -16,8 +16,10 @@ public final class RealTimeClock: PortDevice {
   public static let memoryBytes = 128
 
   private static let nsPerSecond: UInt64 = 1_000_000_000
-  /// Update in progress shows so long before an update (data sheet, "Update cycle").
-  private static let updateNoticeNs: UInt64 = 244_000
+  /// Update in progress shows so long before an update: 8 ticks of 32768 Hz (data sheet, "Update cycle").
+  private static let updateNoticeNs: UInt64 = 8 * nsPerSecond / 32768
+  /// The first update comes so long after the divider has been let go (data sheet, "Divider control").
+  private static let firstUpdateNs: UInt64 = nsPerSecond / 2
   private static let updateInProgress: UInt8 = 0x80
   /// Register A after power-on as PC firmware sets it: 32768 Hz, a period of 976 microseconds.
   private static let registerADefault: UInt8 = 0x26
@@ -26,15 +28,18 @@ public final class RealTimeClock: PortDevice {
 
   private var index: UInt8 = 0
   private var memory = [UInt8](repeating: 0, count: RealTimeClock.memoryBytes)
-  // What the clock shows when the machine's clock shows 0, in seconds since 1970.
+  // What the clock shows when its own seconds are at 0, in seconds since 1970.
   private var epoch: Int64
-  // The time registers while SET holds them.
+  // How far its seconds are ahead of those of the machine's clock; less than one.
+  private var phaseNs: UInt64 = 0
+  // The time registers while SET or the divider holds them.
   private var held = CalendarTime(secondsSinceEpoch: 0)
   // Flags of register C.
   private var flags: UInt8 = 0
   // How far updates and periods have been accounted for.
   private var seenSecond: UInt64 = 0
-  private var seenPeriods: UInt64 = 0
+  // The tick of the last period's end.
+  private var periodStart: UInt64 = 0
   private var nextAlarm: Int64?
   private var timer: Timer?
   private var lineIsAsserted = false
@@ -69,6 +74,17 @@ public final class RealTimeClock: PortDevice {
     memory[address + 1] = UInt8(value >> 8)
   }
 
+  /// Puts bytes into the memory behind the time registers, for firmware to find; writes to those are ignored. Machine lock
+  /// held.
+  public func keep(_ bytes: [UInt8], at address: Int) {
+    for (position, byte) in bytes.enumerated() {
+      let register = address + position
+      if register > ClockRegister.d, register != ClockRegister.century, register < Self.memoryBytes {
+        memory[register] = byte
+      }
+    }
+  }
+
   // MARK: Device
 
   public override func added(to machine: Machine) {
@@ -95,9 +111,12 @@ public final class RealTimeClock: PortDevice {
   // MARK: Time
 
   private var now: UInt64 { machine?.clock.nanoseconds ?? 0 }
-  private var isHeld: Bool { memory[ClockRegister.b] & ClockControl.set != 0 }
+  private var isHeld: Bool { memory[ClockRegister.b] & ClockControl.set != 0 || isDividerHeld }
+  private var isDividerHeld: Bool { memory[ClockRegister.a] & ClockControl.dividerHeld == ClockControl.dividerHeld }
   private var format: ClockFormat { ClockFormat(registerB: memory[ClockRegister.b]) }
-  private var shown: Int64 { epoch + Int64(now / Self.nsPerSecond) }
+  /// Time by the clock's own seconds.
+  private var elapsed: UInt64 { now &+ phaseNs }
+  private var shown: Int64 { epoch + Int64(elapsed / Self.nsPerSecond) }
 
   /// The rate of periods, as a power of two of 32768 Hz ticks (data sheet, table 5); nil for none.
   private var periodShift: UInt64? {
@@ -121,7 +140,7 @@ public final class RealTimeClock: PortDevice {
 
   /// Sets the flags of what has happened since the last look.
   private func catchUp() {
-    let second = now / Self.nsPerSecond
+    let second = elapsed / Self.nsPerSecond
     if second > seenSecond && !isHeld {
       flags |= ClockControl.update
       if let alarm = nextAlarm, shown >= alarm {
@@ -131,12 +150,10 @@ public final class RealTimeClock: PortDevice {
     }
     seenSecond = second
     guard let shift = periodShift else { return }
-    let periods = Self.ticks(atNanoseconds: now) >> shift
-    if periods > seenPeriods { flags |= ClockControl.periodic }
-    seenPeriods = periods
+    let periods = (max(Self.ticks(atNanoseconds: now), periodStart) - periodStart) >> shift
+    if periods > 0 { flags |= ClockControl.periodic }
+    periodStart += periods << shift
   }
-
-  private func restartPeriods() { seenPeriods = periodShift.map { Self.ticks(atNanoseconds: now) >> $0 } ?? 0 }
 
   /// Brings flags and line to now, and arms the timer for the first interrupt that is still to come.
   fileprivate func settle() {
@@ -154,18 +171,19 @@ public final class RealTimeClock: PortDevice {
     let wanted = memory[ClockRegister.b] & ~flags
     var times: [UInt64] = []
     if wanted & ClockControl.periodic != 0, let shift = periodShift {
-      times.append(Self.nanoseconds(atTicks: (seenPeriods + 1) << shift))
+      times.append(Self.nanoseconds(atTicks: periodStart + (1 << shift)))
     }
-    if wanted & ClockControl.update != 0, !isHeld { times.append(Self.start(ofSecond: seenSecond + 1)) }
+    if wanted & ClockControl.update != 0, !isHeld { times.append(start(ofSecond: seenSecond + 1)) }
     if wanted & ClockControl.alarm != 0, !isHeld, let nextAlarm {
-      times.append(Self.start(ofSecond: UInt64(max(0, nextAlarm - epoch))))
+      times.append(start(ofSecond: UInt64(max(0, nextAlarm - epoch))))
     }
     return times.min()
   }
 
-  private static func start(ofSecond second: UInt64) -> UInt64 {
-    let (time, overflows) = second.multipliedReportingOverflow(by: nsPerSecond)
-    return overflows ? .max : time
+  /// By the machine's clock.
+  private func start(ofSecond second: UInt64) -> UInt64 {
+    let (time, overflows) = second.multipliedReportingOverflow(by: Self.nsPerSecond)
+    return overflows ? .max : time - min(time, phaseNs)
   }
 
   // MARK: Ports
@@ -185,7 +203,7 @@ public final class RealTimeClock: PortDevice {
   private func read(_ register: Int) -> UInt8 {
     switch register {
     case ClockRegister.a:
-      let ahead = Self.nsPerSecond - now % Self.nsPerSecond
+      let ahead = Self.nsPerSecond - elapsed % Self.nsPerSecond
       return memory[register] | (!isHeld && ahead <= Self.updateNoticeNs ? Self.updateInProgress : 0)
     case ClockRegister.c: return takeFlags()
     case ClockRegister.d: return Self.powerIsGood
@@ -201,8 +219,10 @@ public final class RealTimeClock: PortDevice {
     return value
   }
 
+  private var timeShown: CalendarTime { isHeld ? held : CalendarTime(secondsSinceEpoch: shown) }
+
   private func timeRegister(_ register: Int) -> UInt8? {
-    let time = isHeld ? held : CalendarTime(secondsSinceEpoch: shown)
+    let time = timeShown
     switch register {
     case ClockRegister.seconds: return format.encode(time.second)
     case ClockRegister.minutes: return format.encode(time.minute)
@@ -219,9 +239,7 @@ public final class RealTimeClock: PortDevice {
   private func write(_ register: Int, _ value: UInt8) {
     catchUp()
     switch register {
-    case ClockRegister.a:
-      memory[register] = value & ~Self.updateInProgress
-      restartPeriods()
+    case ClockRegister.a: writeDivider(value)
     case ClockRegister.b: writeControl(value)
     case ClockRegister.c, ClockRegister.d: return
     case ClockRegister.secondsAlarm, ClockRegister.minutesAlarm, ClockRegister.hoursAlarm:
@@ -233,18 +251,31 @@ public final class RealTimeClock: PortDevice {
     settle()
   }
 
+  /// A divider that is held keeps the time registers; a period of another length begins where the last one ended.
+  private func writeDivider(_ value: UInt8) {
+    let (hadPeriods, wasHeld, wasDividerHeld) = (periodShift != nil, isHeld, isDividerHeld)
+    let time = timeShown
+    memory[ClockRegister.a] = value & ~Self.updateInProgress
+    if !hadPeriods { periodStart = Self.ticks(atNanoseconds: now) }
+    if isHeld && !wasHeld { held = time }
+    guard wasDividerHeld, !isDividerHeld else { return }
+    phaseNs = (Self.nsPerSecond - (now &+ Self.firstUpdateNs) % Self.nsPerSecond) % Self.nsPerSecond
+    seenSecond = elapsed / Self.nsPerSecond
+    if !isHeld { show(held) }
+  }
+
   /// SET keeps the time registers from being updated, and turns the interrupt of updates off.
   private func writeControl(_ value: UInt8) {
     let sets = value & ClockControl.set != 0
-    if sets && !isHeld { held = CalendarTime(secondsSinceEpoch: shown) }
+    if sets { held = timeShown }
     let wasHeld = isHeld
     memory[ClockRegister.b] = sets ? value & ~ClockControl.update : value
-    if wasHeld && !sets { show(held) }
+    if wasHeld && !isHeld { show(held) }
     updateAlarm()
   }
 
   private func writeTime(_ register: Int, _ value: UInt8) {
-    var time = isHeld ? held : CalendarTime(secondsSinceEpoch: shown)
+    var time = timeShown
     switch register {
     case ClockRegister.seconds: time.second = format.decode(value)
     case ClockRegister.minutes: time.minute = format.decode(value)
@@ -260,7 +291,7 @@ public final class RealTimeClock: PortDevice {
   }
 
   private func show(_ time: CalendarTime) {
-    epoch = time.secondsSinceEpoch - Int64(now / Self.nsPerSecond)
+    epoch = time.secondsSinceEpoch - Int64(elapsed / Self.nsPerSecond)
     updateAlarm()
   }
 

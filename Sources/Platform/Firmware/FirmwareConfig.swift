@@ -15,10 +15,14 @@ public final class FirmwareConfig: PortDevice {
     public static let signature: UInt16 = 0x0000
     /// Which interfaces there are, 32 bits.
     public static let interfaces: UInt16 = 0x0001
+    /// The machine's UUID, 16 bytes.
+    public static let uuid: UInt16 = 0x0002
     /// Bytes of RAM, 64 bits.
     public static let memoryBytes: UInt16 = 0x0003
     /// Processors at start, 16 bits.
     public static let processorCount: UInt16 = 0x0005
+    /// Whether the firmware is to show a menu of what to boot, 16 bits.
+    public static let bootMenu: UInt16 = 0x000e
     /// Processors at most, 16 bits.
     public static let processorsMax: UInt16 = 0x000f
     /// The list of files.

@@ -47,6 +47,19 @@ extension FirmwareConfig {
     add(key: Key.fileDirectory, bytes: directory)
   }
 
+  /// Gives a file other bytes; a guest that has selected it before reads the old ones on. Machine lock held.
+  /// - Throws: where there is no such file, or there are too many bytes.
+  public func change(file name: String, bytes: [UInt8]) throws(FirmwareFileError) {
+    guard var file = files[name] else { throw FirmwareFileError(description: "name=\(name): there is no such file") }
+    guard bytes.count <= Self.fileBytesMax else {
+      throw FirmwareFileError(description: "name=\(name): at most \(Self.fileBytesMax >> 20)M fit")
+    }
+    file.byteCount = UInt32(bytes.count)
+    files[name] = file
+    add(key: file.key, bytes: bytes)
+    add(key: Key.fileDirectory, bytes: directory)
+  }
+
   /// Adds the file `etc/e820`: where RAM is, as a list of address, length and type (ACPI 6.5, table 15.5).
   public func addMemoryMap(_ regions: [GuestRegion]) throws(FirmwareFileError) {
     let entries = regions.flatMap { region in
