@@ -81,6 +81,8 @@ public struct DriveConfiguration: Sendable, Equatable {
   public var zeroDetection = ZeroDetection.off
   /// What a disk on `.ahci` claims to be made of; nil for the usual geometry.
   public var geometry: ATADriveGeometry?
+  /// Its user calls it by `id`; else by the node that is in it, or the device's name.
+  public var hasName = true
   /// The user's name for what is behind the drive; nil where it has none of its own.
   public var nodeName: String?
   /// The device's name in the machine; nil for `id`.

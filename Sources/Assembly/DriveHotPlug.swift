@@ -82,7 +82,11 @@ extension DriveSet {
   func left(_ function: PCIFunction) {
     guard let disk = disks.first(where: { $0 === function }) else { return }
     disks.removeAll { $0 === disk }
-    attached.removeAll { $0.name == disk.name || $0.deviceID == disk.name }
+    for drive in attached where drive.deviceID == disk.name {
+      if let node = drive.node { node.byteCount = node.backend?.byteCount ?? node.byteCount }
+      drive.node?.backend = nil
+    }
+    attached.removeAll { $0.deviceID == disk.name }
     guard let served = owned.removeValue(forKey: ObjectIdentifier(disk)) else { return }
     forget(served)
     // Nobody else uses the backend any more; the queues stay until it has closed.

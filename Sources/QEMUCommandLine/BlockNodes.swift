@@ -16,6 +16,12 @@ struct BlockNodes {
     /// The drive holds a disc.
     var isDisc = false
     var isTaken = false
+    /// Its user has asked for `index`.
+    var hasOwnIndex = false
+    /// It has its name; drives that their users give none get theirs last.
+    var hasName = true
+    /// The node that it stands on, by its name.
+    var lower: String?
   }
 
   /// Where a drive goes that no `-device` names.
@@ -28,15 +34,17 @@ struct BlockNodes {
   private static let nodesDeepMax = 16
 
   private(set) var sources: [Source] = []
-  private var anonymousCount = 0
+  private let board: QEMUPlan.Board
 
   /// Reads every drive and node.
-  init(_ words: OptionWords, isSnapshot: Bool) throws(UsageError) {
+  init(_ words: OptionWords, isSnapshot: Bool, board: QEMUPlan.Board) throws(UsageError) {
+    self.board = board
     for (position, letter) in ["hda", "hdb", "hdc", "hdd"].enumerated() {
       if let path = words.last(letter) { try addShort(path, option: letter, index: position) }
     }
     if let path = words.last("cdrom") { try addShort(path, option: "cdrom", index: 2) }
     for text in words.all("drive") { try addDrive(text) }
+    placeAndName()
     var nodes: [String: KeyValueList] = [:]
     for text in words.all("blockdev") {
       var list = try KeyValueList(text, option: "-blockdev", implied: "driver")
@@ -62,7 +70,10 @@ struct BlockNodes {
   private mutating func addShort(_ path: String, option: String, index: Int) throws(UsageError) {
     var keys = KeyValueList(option: "-\(option)")
     keys.set("file", path)
-    sources.append(Source(name: "ide\(index)", keys: keys, interface: .ide, index: index, isDisc: option == "cdrom"))
+    sources.append(
+      Source(
+        name: "", keys: keys, interface: .ide, index: index, isDisc: option == "cdrom", hasOwnIndex: true,
+        hasName: false))
   }
 
   private mutating func addDrive(_ text: String) throws(UsageError) {
@@ -75,18 +86,47 @@ struct BlockNodes {
     let unit = try list.takeNumber("unit", in: 0...1)
     let bus = try list.takeNumber("bus", in: 0...5)
     let index = try list.takeNumber("index", in: 0...31) ?? bus.map { $0 + (unit ?? 0) }
-    let name = list.take("id") ?? anonymousName(interface)
-    if self.index(of: name) != nil { throw UsageError("-drive: id=\(name) is given twice; choose another") }
+    let name = list.take("id")
+    if let name, self.index(of: name) != nil { throw UsageError("-drive: id=\(name) is given twice; choose another") }
     let source = Source(
-      name: name, keys: try Self.ownKeys(list), interface: try Self.interface(interface), index: index,
-      isDisc: media == "cdrom")
+      name: name ?? "", keys: try Self.ownKeys(list), interface: try Self.interface(interface), index: index,
+      isDisc: media == "cdrom", hasOwnIndex: index != nil, hasName: name != nil)
     sources.append(source)
   }
 
-  private mutating func anonymousName(_ interface: String) -> String {
-    // The short options' drives have such names too.
-    while index(of: "\(interface)\(anonymousCount)") != nil { anonymousCount += 1 }
-    return "\(interface)\(anonymousCount)"
+  /// Drives without a name get QEMU's, such as `ide2-cd0`, which says where they are; a name that the user has given to
+  /// another drive is not taken. Drives of `if=ide` without an index get the first one that no drive asks for.
+  private mutating func placeAndName() {
+    var counts: [Interface?: Int] = [:]
+    var places = Set(sources.filter { $0.interface == .ide }.compactMap(\.index))
+    for position in sources.indices {
+      let source = sources[position]
+      if source.interface == .ide, source.index == nil {
+        var free = 0
+        while !places.insert(free).inserted { free += 1 }
+        sources[position].index = free
+      }
+      guard !source.hasName else { continue }
+      repeat {
+        let count = counts[source.interface, default: 0]
+        counts[source.interface] = count + 1
+        sources[position].name = name(of: sources[position], count: count)
+      } while sources.contains { $0.hasName && $0.name == sources[position].name }
+      sources[position].hasName = true
+    }
+  }
+
+  private func name(of source: Source, count: Int) -> String {
+    switch source.interface {
+    case .virtio: return "virtio\(count)"
+    case nil: return "none\(count)"
+    case .ide:
+      // A port has one drive; the older board's controller had two on each of its cables.
+      let drivesOfBus = board == .pc ? 2 : 1
+      let index = source.index ?? count
+      let place = "ide\(index / drivesOfBus)-\(source.isDisc ? "cd" : "hd")\(index % drivesOfBus)"
+      return sources.contains { $0.hasName && $0.name == place } ? "\(place)-\(count)" : place
+    }
   }
 
   private static func interface(_ name: String) throws(UsageError) -> Interface? {
@@ -136,13 +176,14 @@ struct BlockNodes {
     var list = try KeyValueList(text, option: "-blockdev", implied: "driver")
     let name = list.take("node-name") ?? ""
     if index(of: name) != nil { throw UsageError("-blockdev: node-name=\(name) is a drive's name already") }
+    let lower = nodes.keys.contains(list["file"] ?? list["image"] ?? "") ? list["file"] ?? list["image"] : nil
     list = try Self.resolve(list, nodes, depth: 0)
     for key in list.keys where key.hasPrefix("file.cache.") || key == "file.aio" || key == "file.read-only" {
       if let value = list.take(key) { list.set(String(key.dropFirst("file.".count)), value) }
     }
     var keys = try Self.ownKeys(list)
     keys.set("node-name", name)
-    sources.append(Source(name: name, keys: keys))
+    sources.append(Source(name: name, keys: keys, lower: lower))
   }
 
   /// A format's node stands on a protocol's, and a rule's on another, which it names or describes: puts their keys together.

@@ -5,6 +5,8 @@ import Assembly
 struct DevicePlanner {
   private(set) var drives: [DriveConfiguration] = []
   private(set) var spares: [DriveConfiguration] = []
+  /// Nodes that stand on others, and those.
+  private(set) var lowerNodes: [String: String] = [:]
   private(set) var debugExitPort: UInt16?
 
   private var nodes: BlockNodes
@@ -14,12 +16,14 @@ struct DevicePlanner {
   private var threadNames: Set<String> = []
   /// Names of AHCI controllers: the board's own, and what a user calls it with `-device ich9-ahci,id=NAME`.
   private var controllers: Set<String> = ["ide"]
+  /// Ports that have a drive, and those that a device names.
   private var takenPorts: Set<Int> = []
 
   private static let ports = 0...5
   /// The device has four ports.
   private static let lastExitPort = 0xfffc
   private static let exitPortDefault = 0x501
+  private static let controllerNames: Set<String> = ["ich9-ahci", "ahci"]
   private static let diskNames: Set<String> = ["ide-hd", "ide-drive", "ide-cd"]
   private static let virtioNames: Set<String> = [
     "virtio-blk-pci", "virtio-blk-pci-transitional", "virtio-blk-pci-non-transitional", "virtio-blk-device",
@@ -28,8 +32,8 @@ struct DevicePlanner {
   /// The names of the devices that there are.
   static let deviceNames = (diskNames.union(virtioNames)).union(["ich9-ahci", "isa-debug-exit"]).sorted()
 
-  init(_ words: OptionWords) throws(UsageError) {
-    nodes = try BlockNodes(words, isSnapshot: words.has("snapshot"))
+  init(_ words: OptionWords, board: QEMUPlan.Board) throws(UsageError) {
+    nodes = try BlockNodes(words, isSnapshot: words.has("snapshot"), board: board)
     devices = words.all("device")
     globals = try words.all("global").map { text throws(UsageError) in try Self.global(text) }
     hasDefaults = !words.has("nodefaults")
@@ -69,9 +73,13 @@ struct DevicePlanner {
     let lists = try devices.map { text throws(UsageError) in
       try KeyValueList(text, option: "-device", implied: "driver")
     }
-    // A drive of if=ide is there before any device, on the ports from 0 up.
+    // Whoever names a port has it, wherever it stands. Of the others a drive of if=ide is there before any device, on the
+    // ports from 0 up.
+    for list in lists { nameController(list) }
+    for list in lists { try reservePort(list) }
     try attachOwn()
     for list in lists { try add(list) }
+    for source in nodes.sources { lowerNodes[source.name] = source.lower }
     for source in nodes.sources where !source.isTaken {
       spares.append(try makeDrive(source.keys, name: source.name, more: [("if", "virtio")]))
     }
@@ -84,9 +92,7 @@ struct DevicePlanner {
       switch interface {
       case .virtio: drives.append(try makeDrive(source.keys, name: source.name, more: [("if", "virtio")]))
       case .ide:
-        guard let port = source.index ?? Self.ports.first(where: { !takenPorts.contains($0) }),
-          Self.ports.contains(port), takenPorts.insert(port).inserted
-        else { throw UsageError("-drive: id=\(source.name): there is no free port for it; ports are 0 to 5") }
+        let port = try takePort(source)
         var keys = source.keys
         // QEMU has a serial number for each; the properties of the device that it makes are set by -global.
         try apply("ide-\(source.isDisc ? "cd" : "hd")", to: &keys)
@@ -98,13 +104,52 @@ struct DevicePlanner {
     }
   }
 
+  private mutating func takePort(_ source: BlockNodes.Source) throws(UsageError) -> Int {
+    let free = Self.ports.first { port in
+      !takenPorts.contains(port)
+        && !nodes.sources.contains { $0.interface == .ide && $0.hasOwnIndex && $0.index == port }
+    }
+    if source.hasOwnIndex, let index = source.index {
+      guard Self.ports.contains(index), takenPorts.insert(index).inserted else {
+        throw UsageError("-drive: index=\(index): that port is taken, or there is none; ports are 0 to 5")
+      }
+      return index
+    }
+    guard let free else {
+      throw UsageError("-drive: id=\(source.name): there is no free port for it; ports are 0 to 5")
+    }
+    takenPorts.insert(free)
+    return free
+  }
+
+  private mutating func nameController(_ list: KeyValueList) {
+    guard let driver = list["driver"], Self.controllerNames.contains(driver), let id = list["id"] else { return }
+    controllers.insert(id)
+  }
+
+  /// Takes the port that a disk names.
+  private mutating func reservePort(_ list: KeyValueList) throws(UsageError) {
+    guard let driver = list["driver"], Self.diskNames.contains(driver), let bus = list["bus"] else { return }
+    guard takenPorts.insert(try port(ofBus: bus, driver: driver)).inserted else {
+      throw UsageError("-device \(driver): bus=\(bus) is taken; choose another port")
+    }
+  }
+
+  private func port(ofBus bus: String, driver: String) throws(UsageError) -> Int {
+    let parts = bus.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+    guard parts.count == 2, controllers.contains(parts[0]), let port = Int(parts[1]), Self.ports.contains(port) else {
+      throw UsageError("-device \(driver): bus=\(bus) is unknown; write bus=ide.0 to bus=ide.5")
+    }
+    return port
+  }
+
   private mutating func add(_ list: KeyValueList) throws(UsageError) {
     var list = list
     let driver = list.take("driver") ?? ""
     switch driver {
     case _ where Self.diskNames.contains(driver): try addDisk(driver, list)
     case _ where Self.virtioNames.contains(driver): try addVirtio(driver, list)
-    case "ich9-ahci", "ahci": try addController(list)
+    case _ where Self.controllerNames.contains(driver): try addController(list)
     case "isa-debug-exit":
       debugExitPort = UInt16(try list.takeNumber("iobase", in: 0...Self.lastExitPort) ?? Self.exitPortDefault)
       list.ignore("iosize", "id")
@@ -115,11 +160,10 @@ struct DevicePlanner {
     }
   }
 
-  private mutating func addController(_ list: KeyValueList) throws(UsageError) {
+  private func addController(_ list: KeyValueList) throws(UsageError) {
     var list = list
-    if let id = list.take("id") { controllers.insert(id) }
     // The board's controller takes the place of one that is added: there is one in a machine.
-    list.ignore("addr", "bus", "multifunction")
+    list.ignore("id", "addr", "bus", "multifunction")
     try list.finish()
   }
 
@@ -141,14 +185,16 @@ struct DevicePlanner {
     let device = list.take("id")
     let port = try takePort(&list, driver: driver)
     list.ignore(
-      "unit", "wwn", "model", "bootindex", "rotation_rate", "share-rw", "discard_granularity", "opt_io_size",
+      "wwn", "model", "bootindex", "rotation_rate", "share-rw", "discard_granularity", "opt_io_size",
       "min_io_size", "bios-chs-trans", "backend_defaults", "account-invalid", "account-failed")
     try checkSectors(&list)
     try checkWriteCache(&list)
     guard let name = list.take("drive") else {
       guard isDisc else { throw UsageError("-device \(driver): names no drive=") }
       let more = [("media", "cdrom"), ("port", "\(port)"), ("device-id", device ?? "")].filter { !$0.1.isEmpty }
-      drives.append(try makeDrive(list, name: device ?? "cd\(port)", more: more))
+      var drive = try makeDrive(list, name: device ?? "cd\(port)", more: more)
+      drive.hasName = false
+      drives.append(drive)
       return
     }
     let source = try takeSource(name, driver: driver)
@@ -162,6 +208,10 @@ struct DevicePlanner {
 
   /// Without a bus, QEMU puts a disk on the last port that is free.
   private mutating func takePort(_ list: inout KeyValueList, driver: String) throws(UsageError) -> Int {
+    // A port has one drive, so there is one unit.
+    if let unit = list.take("unit"), CNumber.parse(unit) != 0 {
+      throw UsageError("-device \(driver): unit=\(unit): a port has one drive; write bus=ide.0 to bus=ide.5")
+    }
     guard let bus = list.take("bus") else {
       guard let port = Self.ports.last(where: { !takenPorts.contains($0) }) else {
         throw UsageError("-device \(driver): every port of the controller is taken")
@@ -169,14 +219,8 @@ struct DevicePlanner {
       takenPorts.insert(port)
       return port
     }
-    let parts = bus.split(separator: ".").map(String.init)
-    guard parts.count == 2, controllers.contains(parts[0]), let port = Int(parts[1]), Self.ports.contains(port) else {
-      throw UsageError("-device \(driver): bus=\(bus) is unknown; write bus=ide.0 to bus=ide.5")
-    }
-    guard takenPorts.insert(port).inserted else {
-      throw UsageError("-device \(driver): bus=\(bus) is taken; choose another port")
-    }
-    return port
+    // It was reserved before.
+    return try port(ofBus: bus, driver: driver)
   }
 
   private func checkSectors(_ list: inout KeyValueList) throws(UsageError) {
@@ -257,8 +301,12 @@ struct DevicePlanner {
   ) throws(UsageError) -> DriveConfiguration {
     let pairs = keys.remainder + more.map { (key: $0.0, value: $0.1) } + [(key: "id", value: name)]
     let text = pairs.map { "\($0.key)=\($0.value.replacing(",", with: ",,"))" }.joined(separator: ",")
-    do throws(UsageError) { return try DriveConfiguration(parsing: text, index: 0) } catch {
+    var drive: DriveConfiguration
+    do throws(UsageError) { drive = try DriveConfiguration(parsing: text, index: 0) } catch {
       throw UsageError(error.description.replacing("--drive", with: keys.option))
     }
+    // A node is in a drive without a name.
+    drive.hasName = drive.nodeName != name
+    return drive
   }
 }

@@ -94,4 +94,16 @@ public enum Endpoint: Equatable, Sendable {
     }
     return .tcp(host: host, port: port, listens: listens, waits: waits)
   }
+
+  /// How clients of a monitor are told of it, as QEMU names such things.
+  var filename: String {
+    switch self {
+    case .unix(let path, let listens, _): "unix:\(path)\(listens ? ",server=on" : "")"
+    case .tcp(let host, let port, let listens, _): "tcp:\(host):\(port)\(listens ? ",server=on" : "")"
+    case .stdio: "stdio"
+    case .descriptor: "fd"
+    case .file: "file"
+    case .null: "null"
+    }
+  }
 }

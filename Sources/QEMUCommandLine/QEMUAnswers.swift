@@ -34,7 +34,8 @@ public enum QEMUAnswers {
       -qtest unix:PATH|tcp:127.0.0.1:PORT|stdio, -qtest-log FILE
       -qmp ADDRESS, -chardev …, -mon chardev=ID,mode=control
       -kernel FILE -append TEXT                an ELF image with a PVH note, on KVM
-      -serial stdio|file:PATH|none, -S, -no-reboot, -fw_cfg, -rtc, -pidfile
+      -serial stdio|file:PATH|none, -S, -fw_cfg, -rtc, -pidfile
+      -no-reboot, -no-shutdown, -action reboot=shutdown,shutdown=pause
       -display none, -nodefaults and others that change nothing here
 
     SPINDLE_QEMU_VERSION=7.2|10.0 in the environment says which QEMU's replies the

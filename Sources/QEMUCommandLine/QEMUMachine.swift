@@ -48,9 +48,13 @@ public final class QEMUMachine {
     case .kvm: try useKVM(plan)
     }
     if plan.endsAtReset { assembled.machine.resetPolicy = .shutdown }
+    if plan.staysAtShutdown { assembled.machine.shutdownPolicy = .pause }
     let control = MachineControl(assembled, name: plan.name, shape: Self.shape(plan.board))
-    control.spares = plan.spares
+    do throws(ControlError) { try control.addSources(plan.spares, over: plan.lowerNodes) } catch {
+      throw SetupError("-blockdev: \(error)")
+    }
     var settings = MonitorSettings()
+    settings.characterDevices = plan.characterDevices
     settings.dialect = plan.dialect
     for address in monitors {
       let monitor = Monitor(target: control, address: address, settings: settings)

@@ -44,13 +44,15 @@ struct QEMUSystem {
     // Before any thread starts, so that no thread is interrupted by them.
     let signals = try ShutdownSignals()
     if let path = plan.pidFile { try writeProcessNumber(path) }
+    // As QEMU: the file is there as long as the process.
+    defer { if let path = plan.pidFile { unlink(path) } }
     let machine = try QEMUMachine(plan, program: name)
     signals.watch(machine.assembled)
     switch try machine.run() {
     case .guestExit(let status): return status & 0xff
     case .guestFault: return 1
     // As QEMU: being told to end is no failure.
-    case .signal, .hostRequest, .reset, .powerOff: return 0
+    case .signal, .hostRequest, .hostReset, .reset, .powerOff: return 0
     }
   }
 

@@ -51,8 +51,24 @@ import Testing
     ("-drive if=none,id=d,file=/a -drive if=none,id=d,file=/b", "-drive: id=d is given twice; choose another"),
     ("-drive file=/a,index=32", "-drive: index=32 is not a whole number from 0 to 31"),
     (
-      "-drive file=/a,if=ide,index=6", "-drive: id=ide0: there is no free port for it; ports are 0 to 5"
+      "-drive file=/a,if=ide,index=6",
+      "-drive: index=6: that port is taken, or there is none; ports are 0 to 5"
     ),
+    (
+      "-drive file=/a,index=1 -drive file=/b,index=1",
+      "-drive: index=1: that port is taken, or there is none; ports are 0 to 5"
+    ),
+    (
+      "-drive if=none,id=d,file=/a -device ide-hd,drive=d,bus=ide.1,unit=1",
+      "-device ide-hd: unit=1: a port has one drive; write bus=ide.0 to bus=ide.5"
+    ),
+    (
+      "-drive if=none,id=d,file=/a -device ide-hd,drive=d,bus=ide.1 -device ide-cd,bus=ide.1",
+      "-device ide-cd: bus=ide.1 is taken; choose another port"
+    ),
+    ("-action shutdown=sleep", "-action shutdown=sleep is unknown; choose one of poweroff, pause"),
+    ("-action reboot=perhaps", "-action reboot=perhaps is unknown; choose one of reset, shutdown"),
+    ("-action panics=none", "-action panics=none: unknown key 'panics'; keys are panic, reboot, shutdown, watchdog"),
     ("-blockdev driver=file,filename=/a", "-blockdev driver=file,filename=/a: has no node-name="),
     (
       "-blockdev driver=raw,node-name=n,file=below", "-blockdev: file=below names no node that there is"

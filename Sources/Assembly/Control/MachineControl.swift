@@ -16,7 +16,7 @@ public final class MachineControl: MonitorTarget {
   /// What its user has made, and what came out of drives and is kept.
   var namedNodes: [BlockNode] = []
   /// Drives that were described before the machine ran and that no device uses yet, by their names.
-  public var spares: [DriveConfiguration] = []
+  public private(set) var spares: [DriveConfiguration] = []
   private var observers: [(MachineEvent) -> Void] = []
   /// Who waits for a reset, and for the end.
   private var resetWaiters: [() -> Void] = []
@@ -27,7 +27,28 @@ public final class MachineControl: MonitorTarget {
     self.assembled = assembled
     machineName = name
     self.shape = shape
+    namedNodes = assembled.drives.attached.compactMap(\.node).filter(\.isNamed)
     machine.lock.withLock { machine.events.observe { [weak self] in self?.happened($0) } }
+  }
+
+  /// Takes drives and nodes that were described before the machine ran and that no device uses. Before the machine runs.
+  /// - Parameter lowers: nodes that stand on others, and those, by their names; the machine's drives included.
+  /// - Throws: why an image cannot be a node.
+  public func addSources(
+    _ sources: [DriveConfiguration], over lowers: [String: String]
+  ) throws(ControlError) {
+    for source in sources {
+      guard source.nodeName == source.id else {
+        spares.append(source)
+        continue
+      }
+      // What stands on it may have its image open for writing already.
+      try addNode(source, locks: !lowers.values.contains(source.id))
+    }
+    for node in namedNodes {
+      guard let name = lowers[node.configuration.id] else { continue }
+      node.lower = namedNodes.first { $0.configuration.id == name }
+    }
   }
 
   var machine: Machine { assembled.machine }
@@ -53,11 +74,19 @@ public final class MachineControl: MonitorTarget {
     switch event {
     case .reset: answer(&resetWaiters)
     case .shutdown:
-      // A reset that was asked for does not come any more.
+      // A reset that was asked for does not come any more. Where the machine stays, its stop is told of before the answer.
+      guard shutdownReason != nil else { return answerLater(&resetWaiters) }
       answer(&resetWaiters)
       answer(&endWaiters)
     default: break
     }
+  }
+
+  private func answerLater(_ waiters: inout [() -> Void]) {
+    // Made and called on the loop.
+    nonisolated(unsafe) let all = waiters
+    waiters = []
+    loop.execute { for waiter in all { waiter() } }
   }
 
   private func answer(_ waiters: inout [() -> Void]) {
@@ -84,12 +113,24 @@ public final class MachineControl: MonitorTarget {
 
   /// Lets the guest run on; requests that failed and wait are tried again.
   public func cont() throws(ControlError) {
+    guard runState != .shutdown else { throw ControlError("Resetting the Virtual Machine is required") }
     machine.resume()
   }
 
+  /// Says what becomes of the process when the guest asks for a reset or ends the machine; nil leaves it as it is.
+  public func setPolicies(reset: ResetPolicy?, shutdown: ShutdownPolicy?) throws(ControlError) {
+    if reset == .resetDevices, machine.resetPolicy != .resetDevices, machine.vcpus != nil {
+      throw ControlError("A kernel that was started without firmware cannot be reset; restart the machine's process")
+    }
+    if let reset { machine.resetPolicy = reset }
+    if let shutdown { machine.shutdownPolicy = shutdown }
+  }
+
+  /// Virtual processors.
+  public var processorCount: Int { assembled.processorCount }
+
   /// Resets the machine, and tells when that is done. A machine that ends where a guest asks for a reset ends.
   public func reset(done: @escaping () -> Void) throws(ControlError) {
-    guard machine.resetPolicy == .resetDevices else { return quit(done: done) }
     resetWaiters.append(done)
     machine.requestHostReset()
   }
@@ -116,6 +157,9 @@ public final class MachineControl: MonitorTarget {
     var drive = try takeSource(source)
     drive.interface = .virtio
     drive.deviceID = options.removeValue(forKey: "id")
+    if let id = drive.deviceID, !QEMUIdentifier.isWellFormed(id) {
+      throw ControlError("Parameter 'id' expects an identifier")
+    }
     drive.virtioInterface = model == "virtio-blk-pci-non-transitional" ? .modern : .transitional
     drive.serial = options.removeValue(forKey: "serial") ?? drive.serial
     if let text = options.removeValue(forKey: "addr") {
@@ -124,15 +168,26 @@ public final class MachineControl: MonitorTarget {
       }
       drive.pciAddress = address
     }
-    options.removeValue(forKey: "bus")
+    if let bus = options.removeValue(forKey: "bus"), !Self.buses.contains(bus) {
+      throw ControlError("Bus '\(bus)' not found")
+    }
     if let other = options.keys.sorted().first { throw ControlError("Property '\(model).\(other)' not found") }
+    let node = namedNodes.first { $0.configuration.id == source }
+    if node != nil {
+      drive.nodeName = source
+      drive.hasName = false
+    }
     do {
       try assembled.plugVirtioDisk(drive, at: drive.pciAddress)
     } catch {
       throw ControlError("\(error)")
     }
+    assembled.drives.plugged(drive.deviceID ?? drive.id, serving: node)
     spares.removeAll { $0.id == source }
   }
+
+  /// Names of the PCI bus: of a q35 board, and of an older one.
+  private static let buses = ["pcie.0", "pci.0"]
 
   /// What a device that is plugged in is to have: a drive that no device uses, or a node.
   private func takeSource(_ name: String) throws(ControlError) -> DriveConfiguration {
@@ -140,13 +195,19 @@ public final class MachineControl: MonitorTarget {
     guard let node = allNodes.first(where: { $0.configuration.id == name }) else {
       throw ControlError("Property 'virtio-blk-device.drive' can't find value '\(name)'")
     }
-    guard node.backend == nil else { throw ControlError("Drive '\(name)' is already in use by another block device") }
-    return node.configuration
+    guard !isInUse(node) else { throw ControlError("Drive '\(name)' is already in use by another block device") }
+    var configuration = node.configuration
+    // That was the place of the device that had it before.
+    configuration.pciAddress = nil
+    return configuration
   }
 
   /// Asks the guest to let a device go.
   public func removeDevice(id: String) throws(ControlError) {
-    guard devices.contains(where: { $0.id == id }) else { throw .noDevice(id) }
+    guard let device = devices.first(where: { $0.id == id }) else { throw .noDevice(id) }
+    guard Self.buses.contains(device.bus) else {
+      throw ControlError("Bus '\(device.bus)' does not support hotplugging")
+    }
     do throws(SetupError) { try assembled.unplug(id) } catch { throw ControlError(error.description) }
   }
 
@@ -156,8 +217,10 @@ public final class MachineControl: MonitorTarget {
   /// The drives' devices.
   public var devices: [DeviceReport] {
     assembled.drives.attached.map { drive in
-      let bus = drive.configuration.interface == .virtio ? "pcie.0" : "ide"
-      return DeviceReport(id: drive.deviceID, model: drive.model, bus: bus)
+      let configuration = drive.configuration
+      let port = configuration.port.map { "ide.\($0)" } ?? "ide"
+      let bus = configuration.interface == .ahci ? port : configuration.isOnBoard ? "virtio-mmio" : "pcie.0"
+      return DeviceReport(id: drive.deviceID, model: drive.model, bus: bus, isHotPlugged: drive.isHotPlugged)
     }
   }
 
