@@ -40,6 +40,8 @@ public struct MonitorSettings: Sendable {
   public var dialect = Dialect.v7
   /// What the machine process calls itself.
   public var package = "spindle"
+  /// What the monitor is called in errors of its start.
+  public var option = "monitor"
   /// The monitor's name (`-chardev id=`).
   public var label = "compat_monitor0"
   /// What there is of character devices; where none is named, the monitor's own.

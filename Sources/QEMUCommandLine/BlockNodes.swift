@@ -51,6 +51,7 @@ struct BlockNodes {
       guard let name = list.take("node-name"), !name.isEmpty else {
         throw UsageError("-blockdev \(text): has no node-name=")
       }
+      try list.checkName("node-name", name)
       if nodes[name] != nil { throw UsageError("-blockdev \(text): node-name=\(name) is given twice") }
       list.set("node-name", name)
       nodes[name] = list
@@ -87,6 +88,7 @@ struct BlockNodes {
     let bus = try list.takeNumber("bus", in: 0...5)
     let index = try list.takeNumber("index", in: 0...31) ?? bus.map { $0 + (unit ?? 0) }
     let name = list.take("id")
+    if let name { try list.checkName("id", name) }
     if let name, self.index(of: name) != nil { throw UsageError("-drive: id=\(name) is given twice; choose another") }
     let source = Source(
       name: name ?? "", keys: try Self.ownKeys(list), interface: try Self.interface(interface), index: index,

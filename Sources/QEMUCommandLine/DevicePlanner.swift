@@ -44,7 +44,12 @@ struct DevicePlanner {
         throw UsageError("-object \(text): there are objects of the type iothread only")
       }
       guard let id = list.take("id") else { throw UsageError("-object \(text): has no id=NAME") }
-      threadNames.insert(id)
+      try list.checkName("id", id)
+      guard threadNames.insert(id).inserted else {
+        throw UsageError("-object \(text): id=\(id) is given twice; choose another")
+      }
+      list.ignore("poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch", "thread-pool-min", "thread-pool-max")
+      try list.finish()
     }
   }
 
@@ -75,6 +80,7 @@ struct DevicePlanner {
     }
     // Whoever names a port has it, wherever it stands. Of the others a drive of if=ide is there before any device, on the
     // ports from 0 up.
+    try checkNames(lists)
     for list in lists { nameController(list) }
     for list in lists { try reservePort(list) }
     try attachOwn()
@@ -120,6 +126,29 @@ struct DevicePlanner {
     }
     takenPorts.insert(free)
     return free
+  }
+
+  private func checkNames(_ lists: [KeyValueList]) throws(UsageError) {
+    var names: Set<String> = []
+    for list in lists {
+      guard let id = list["id"] else { continue }
+      try list.checkName("id", id)
+      guard names.insert(id).inserted else {
+        throw UsageError("-device \(list["driver"] ?? ""): id=\(id) is given twice; choose another")
+      }
+    }
+  }
+
+  /// Properties that our own option has under the same names.
+  private static let ownProperties: Set<String> = [
+    "serial", "ver", "cyls", "heads", "secs", "lcyls", "lheads", "lsecs", "werror", "rerror", "discard",
+    "cache.writeback",
+  ]
+
+  /// What is left of a device's properties must be ours: other keys of our own option are the drive's affair.
+  private func checkProperties(_ list: KeyValueList, driver: String) throws(UsageError) {
+    guard let other = list.keys.first(where: { !Self.ownProperties.contains($0) }) else { return }
+    throw UsageError("-device \(driver): there is no property '\(other)' (\(other)=\(list[other] ?? "")); leave it out")
   }
 
   private mutating func nameController(_ list: KeyValueList) {
@@ -189,7 +218,9 @@ struct DevicePlanner {
       "min_io_size", "bios-chs-trans", "backend_defaults", "account-invalid", "account-failed")
     try checkSectors(&list)
     try checkWriteCache(&list)
-    guard let name = list.take("drive") else {
+    let name = list.take("drive")
+    try checkProperties(list, driver: driver)
+    guard let name else {
       guard isDisc else { throw UsageError("-device \(driver): names no drive=") }
       let more = [("media", "cdrom"), ("port", "\(port)"), ("device-id", device ?? "")].filter { !$0.1.isEmpty }
       var drive = try makeDrive(list, name: device ?? "cd\(port)", more: more)
@@ -287,6 +318,7 @@ struct DevicePlanner {
       "physical_block_size", "discard_granularity", "multifunction", "rombar")
     try checkSectors(&list)
     try checkWriteCache(&list)
+    try checkProperties(list, driver: driver)
     let source = try takeSource(name, driver: driver)
     var keys = source.keys
     for (key, value) in list.remainder { keys.set(key, value) }
@@ -300,7 +332,7 @@ struct DevicePlanner {
     _ keys: KeyValueList, name: String, more: [(String, String)]
   ) throws(UsageError) -> DriveConfiguration {
     let pairs = keys.remainder + more.map { (key: $0.0, value: $0.1) } + [(key: "id", value: name)]
-    let text = pairs.map { "\($0.key)=\($0.value.replacing(",", with: ",,"))" }.joined(separator: ",")
+    let text = pairs.map { "\($0.key)=\(OptionList.written($0.value))" }.joined(separator: ",")
     var drive: DriveConfiguration
     do throws(UsageError) { drive = try DriveConfiguration(parsing: text, index: 0) } catch {
       throw UsageError(error.description.replacing("--drive", with: keys.option))

@@ -81,7 +81,10 @@ public enum Endpoint: Equatable, Sendable {
     let listens = try list.takeFlag("server", default: false)
     let waits = try list.takeFlag("wait", default: true)
     list.ignore("nodelay", "reconnect", "mux", "logfile", "telnet", "ipv4", "ipv6")
-    if let path = list.take("path") { return .unix(path: path, listens: listens, waits: waits) }
+    if let path = list.take("path") {
+      guard !path.isEmpty else { throw UsageError("-chardev \(text): path= names no socket; write path=FILE") }
+      return .unix(path: path, listens: listens, waits: waits)
+    }
     if let text = list.take("fd") {
       guard let number = Int32(text), number >= 0 else {
         throw UsageError("-chardev: fd=\(text) is not the number of an open descriptor")

@@ -123,14 +123,21 @@ extension QEMUPlan {
     }
     try readSerial(words) { text throws(UsageError) in try endpoint(text, "-serial", "serial0") }
     characterDevices = named
+    // The protocols would be mixed up with each other.
+    let users = [("-qtest", qtest), ("-serial", serial)] + monitors.map { ("-qmp", $0) }
+    let options = users.filter { $0.1 == .stdio }.map(\.0)
+    if options.count > 1 {
+      throw UsageError("\(options[1]) stdio: \(options[0]) is there already; write another address for one of them")
+    }
   }
 
   private mutating func readSerial(
     _ words: OptionWords, _ endpoint: (String) throws(UsageError) -> Endpoint
   ) throws(UsageError) {
-    guard let text = words.all("serial").first ?? (words.has("nographic") ? "stdio" : nil), text != "none" else {
-      return
-    }
+    // Where another one is on the terminal, `-nographic` has no serial port there.
+    let isFree = qtest != .stdio && !monitors.contains(.stdio)
+    let byItself = words.has("nographic") && isFree ? "stdio" : nil
+    guard let text = words.all("serial").first ?? byItself, text != "none" else { return }
     serial = try endpoint(text == "mon:stdio" ? "stdio" : text)
     switch serial {
     case .stdio, .file, .null: break

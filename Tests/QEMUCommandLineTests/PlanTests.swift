@@ -121,6 +121,8 @@ private func drive(_ line: String) throws -> DriveConfiguration {
     #expect(try plan("-serial none").characterDevices.isEmpty)
     #expect(try plan("-nographic").serial == .stdio)
     #expect(try plan("-nographic -serial none").serial == .null)
+    // The terminal is the client's.
+    #expect(try plan("-nographic -qtest stdio").serial == .null)
   }
 
   @Test func firmwareFilesHaveTextOrAPath() throws {

@@ -66,6 +66,27 @@ import Testing
       "-drive if=none,id=d,file=/a -device ide-hd,drive=d,bus=ide.1 -device ide-cd,bus=ide.1",
       "-device ide-cd: bus=ide.1 is taken; choose another port"
     ),
+    ("-device ide-cd,id=a -device ide-cd,id=a", "-device ide-cd: id=a is given twice; choose another"),
+    (
+      "-device ide-cd,id=1a", "-device: id=1a is not a name: write a letter, then letters, digits, '-', '.' or '_'"
+    ),
+    (
+      "-drive file=/a,id=a/b", "-drive: id=a/b is not a name: write a letter, then letters, digits, '-', '.' or '_'"
+    ),
+    (
+      "-device ide-cd,warp=9", "-device ide-cd: there is no property 'warp' (warp=9); leave it out"
+    ),
+    (
+      "-drive if=none,id=d,file=/a -device virtio-blk-pci,drive=d,file=/b",
+      "-device virtio-blk-pci: there is no property 'file' (file=/b); leave it out"
+    ),
+    (
+      "-object iothread,id=a -object iothread,id=a",
+      "-object iothread,id=a: id=a is given twice; choose another"
+    ), ("-object iothread,id=a,warp=9", "-object: unknown key 'warp' (warp=9)"),
+    ("-chardev socket,id=c,path=", "-chardev socket,id=c,path=: path= names no socket; write path=FILE"),
+    ("-qtest stdio -qmp stdio", "-qmp stdio: -qtest is there already; write another address for one of them"),
+    ("-serial stdio -qtest stdio", "-serial stdio: -qtest is there already; write another address for one of them"),
     ("-action shutdown=sleep", "-action shutdown=sleep is unknown; choose one of poweroff, pause"),
     ("-action reboot=perhaps", "-action reboot=perhaps is unknown; choose one of reset, shutdown"),
     ("-action panics=none", "-action panics=none: unknown key 'panics'; keys are panic, reboot, shutdown, watchdog"),

@@ -42,6 +42,9 @@ import Testing
     "-warp 9", "-M vax", "-drive if=none,id=drive0,file=/nonexistent/disk.img,format=raw -device ide-hd,drive=drive0",
     "-device ide-hd,drive=nobody", "-m banana", "-device warp-drive",
     "-blockdev node-name=drive0,driver=file,filename=/nonexistent/disc.iso -device ide-cd,drive=drive0",
+    "-blockdev node-name=unused,driver=file,filename=/nonexistent/disc.iso",
+    "-drive if=none,id=drive0,file='/nonexistent/two\nlines'", "-qmp unix:/nonexistent/socket,server=on",
+    "-qmp fd:999", "-serial file:/nonexistent/file",
   ])
   func startUpErrorEndsAtOnceWithAMessage(_ options: String) throws {
     let folder = try Folder()

@@ -173,7 +173,7 @@ extension MachineControl {
     namedNodes.removeAll { $0 === node }
   }
 
-  private func open(
+  func open(
     _ configuration: DriveConfiguration, isNamed: Bool, locks: Bool = true
   ) throws(ControlError) -> BlockNode {
     let byteCount: UInt64

@@ -31,20 +31,17 @@ public final class MachineControl: MonitorTarget {
     machine.lock.withLock { machine.events.observe { [weak self] in self?.happened($0) } }
   }
 
-  /// Takes drives and nodes that were described before the machine ran and that no device uses. Before the machine runs.
-  /// - Parameter lowers: nodes that stand on others, and those, by their names; the machine's drives included.
-  /// - Throws: why an image cannot be a node.
-  public func addSources(
-    _ sources: [DriveConfiguration], over lowers: [String: String]
-  ) throws(ControlError) {
-    for source in sources {
-      guard source.nodeName == source.id else {
-        spares.append(source)
-        continue
-      }
-      // What stands on it may have its image open for writing already.
-      try addNode(source, locks: !lowers.values.contains(source.id))
-    }
+  /// Takes a drive or node that was described before the machine ran and that no device uses. Before the machine runs.
+  /// - Parameter isLower: another node stands on it, which may have its image open for writing.
+  /// - Throws: why its image cannot be used.
+  public func addSource(_ source: DriveConfiguration, isLower: Bool) throws(ControlError) {
+    if source.nodeName == source.id { return try addNode(source, locks: !isLower) }
+    if source.source != .empty { _ = try open(source, isNamed: false, locks: false) }
+    spares.append(source)
+  }
+
+  /// Says which node stands on which, by their names. Before the machine runs.
+  public func connectNodes(_ lowers: [String: String]) {
     for node in namedNodes {
       guard let name = lowers[node.configuration.id] else { continue }
       node.lower = namedNodes.first { $0.configuration.id == name }
