@@ -63,6 +63,12 @@ extension BlockBackend {
     drainEnded()
   }
 
+  /// Makes requests that wait for time go on, once, while their device goes on.
+  public func letWaitingGo() {
+    driverDrainBegins()
+    driverDrainEnds()
+  }
+
   /// Ends `drainBegan`.
   public func drainEnded() {
     driverDrainEnds()

@@ -128,6 +128,11 @@ import TracingTestKit
     #expect(try machine.human("qemu-io d0 \"aio_write 0 64k\"") == "")
     let stats = try machine.execute("query-blockstats").last?["return"]?.elements?[0]["stats"]
     #expect(stats?["wr_operations"] == 2)
+    // Who waits for it does not wait for its turn.
+    #expect(try machine.human("qemu-io d0 \"aio_flush\"") == "")
+    let after = try machine.execute("query-blockstats").last?["return"]?.elements?[0]["stats"]
+    #expect(after?["wr_operations"] == 3)
+    #expect(try machine.human("qemu-io d0 \"aio_write 0 64k\"") == "")
     // By the path that clients find as `qdev`.
     let path = #""id":"/machine/peripheral/d0/virtio-backend","bps":0"#
     #expect(try machine.outline("block_set_io_throttle", Self.limits(path)) == ["{}"])

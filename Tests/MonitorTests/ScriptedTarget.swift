@@ -172,6 +172,8 @@ final class ScriptedTarget: MonitorTarget {
     waiting.append { done(result) }
   }
 
+  func letWaitingGo() { log.append("let go") }
+
   // MARK: Devices
 
   func addDevice(model: String, options: [String: String]) throws(ControlError) {

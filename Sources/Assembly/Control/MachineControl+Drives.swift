@@ -288,6 +288,18 @@ extension MachineControl {
     HostTransferRun(transfer, backend: backend, mainLoop: loop, done: done).start()
   }
 
+  /// Makes requests of all drives that wait for time go on.
+  public func letWaitingGo() {
+    for backend in assembled.drives.attached.compactMap({ $0.node?.backend }) {
+      let distant = DistantBackend(backend: backend)
+      if backend.loop === loop {
+        backend.letWaitingGo()
+      } else {
+        backend.loop.execute { distant.backend.letWaitingGo() }
+      }
+    }
+  }
+
   private func backend(drive: String?, node: String?) -> BlockBackend? {
     if let backend = drive.flatMap({ attachedDrive($0) })?.node?.backend { return backend }
     return allNodes.first { $0.configuration.id == node }?.backend

@@ -73,6 +73,9 @@ public protocol MonitorTarget: AnyObject {
   func transfer(
     _ transfer: HostTransfer, drive: String, done: @escaping (Result<[UInt8], ControlError>) -> Void)
 
+  /// Makes requests of all drives that wait for time go on: somebody waits for their end.
+  func letWaitingGo()
+
   // MARK: Devices
 
   /// Plugs a device in: its model and its options, as text.
