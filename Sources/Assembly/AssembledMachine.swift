@@ -29,6 +29,8 @@ public final class AssembledMachine {
   /// What was chosen for each drive, and why, where there was a choice; a line for each choice.
   public var notes: [String] { drives.notes }
   let drives: DriveSet
+  /// Virtual processors, as they were configured.
+  public let processorCount: Int
   /// Through which the guest hears of disks that come and go.
   public let hotPlug = PCIHotPlug()
   /// The power management ports: the power button, and the switch that the guest has.
@@ -48,6 +50,7 @@ public final class AssembledMachine {
     let mainLoop = try EventLoop(
       name: "main", wakePolicy: configuration.wakePolicy, monitor: configuration.monitor,
       submission: configuration.submission)
+    processorCount = configuration.processorCount
     let machine = Machine(memory: memory, mainLoop: mainLoop)
     self.machine = machine
     serial = SerialPort(sink: sink)

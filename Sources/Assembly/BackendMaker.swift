@@ -24,6 +24,7 @@ final class BackendMaker {
     block.isReadOnly = drive.isReadOnly
     block.serial = drive.serial
     block.merge = drive.merge
+    block.limits = drive.limits
     block.ignoresDiscard = drive.ignoresDiscard
     block.readErrorPolicy = drive.readErrorPolicy
     block.writeErrorPolicy = drive.writeErrorPolicy
@@ -33,7 +34,6 @@ final class BackendMaker {
     if drive.isDebugged { driver = DebugDriver(over: driver, rules: drive.debugRules, loop: loop) }
     if drive.isSnapshot { driver = try makeSnapshot(over: driver, drive, loop: loop) }
     if !drive.faults.isEmpty { driver = FaultDriver(over: driver, rules: drive.faults, loop: loop) }
-    if !drive.limits.isEmpty { driver = ThrottleDriver(over: driver, limits: drive.limits, loop: loop) }
     if drive.zeroDetection != .off && driver.supportsWriteZeroes {
       driver = ZeroDetector(over: driver, mayUnmap: drive.zeroDetection == .unmap, loop: loop)
     }

@@ -89,6 +89,8 @@ public struct DriveConfiguration: Sendable, Equatable {
   /// How a firmware's own interface is to translate addresses of a disk on `.ahci`, by QEMU's name; nil for what follows from
   /// the geometry. Only programs in QEMU's place tell a firmware.
   public var translation: String?
+  /// Its user calls it by `id`; else by the node that is in it, or the device's name.
+  public var hasName = true
   /// The user's name for what is behind the drive; nil where it has none of its own.
   public var nodeName: String?
   /// The device's name in the machine; nil for `id`.

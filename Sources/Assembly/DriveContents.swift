@@ -6,11 +6,12 @@ import Machine
 /// Reading how a drive treats its image, what it lets through, and what it is called.
 extension DriveConfiguration {
   /// Keys of limits, which all begin with `throttling.`.
-  static let throttlingKeys = ["bps", "iops"].flatMap { unit in
-    ["total", "read", "write"].flatMap { kind in
-      ["throttling.\(unit)-\(kind)", "throttling.\(unit)-\(kind)-max"]
-    }
-  }
+  static let throttlingKeys =
+    ["bps", "iops"].flatMap { unit in
+      ["total", "read", "write"].flatMap { kind in
+        ["", "-max", "-max-length"].map { "throttling.\(unit)-\(kind)\($0)" }
+      }
+    } + ["throttling.iops-size"]
   /// Characters of a firmware revision (ACS-3 §7.12.7.17).
   private static let firmwareBytesMax = 8
 
@@ -59,6 +60,11 @@ extension DriveConfiguration {
     var limits = ThrottleLimits()
     limits.bytes = try limitsOfUnit("bps", list, option: option)
     limits.requests = try limitsOfUnit("iops", list, option: option)
+    limits.requestBytes = UInt64(
+      try list.number("throttling.iops-size", in: 0...Int(ThrottleLimits.unitsMax), default: 0))
+    if limits.requestBytes > 0, limits.requests == ThrottleLimits.Limits() {
+      throw UsageError("\(option): throttling.iops-size goes with a limit on requests; write throttling.iops-total too")
+    }
     return limits
   }
 
@@ -85,7 +91,11 @@ extension DriveConfiguration {
     guard burst == 0 || (average > 0 && burst >= average) else {
       throw UsageError("\(option): \(key)-max=\(burst) needs a \(key) that is not larger; write both")
     }
-    return ThrottleLimits.Limit(UInt64(average), burst: UInt64(burst))
+    let seconds = try list.number(key + "-max-length", in: 1...max(1, range.upperBound / max(1, burst)), default: 1)
+    guard seconds == 1 || burst > 0 else {
+      throw UsageError("\(option): \(key)-max-length=\(seconds) needs a \(key)-max; write both")
+    }
+    return ThrottleLimits.Limit(UInt64(average), burst: UInt64(burst), burstSeconds: UInt64(seconds))
   }
 
   // MARK: Names and numbers

@@ -91,10 +91,10 @@ extension DriveSet {
     disks.removeAll { $0 === disk }
     // A node that its user has made is free for another device.
     for drive in attached where drive.deviceID == disk.name {
-      if let node = drive.node, let backend = node.backend { node.byteCount = backend.byteCount }
+      if let node = drive.node { node.byteCount = node.backend?.byteCount ?? node.byteCount }
       drive.node?.backend = nil
     }
-    attached.removeAll { $0.name == disk.name || $0.deviceID == disk.name }
+    attached.removeAll { $0.deviceID == disk.name }
     guard let served = owned.removeValue(forKey: ObjectIdentifier(disk)) else { return }
     forget(served)
     // Nobody else uses the backend any more; the queues stay until it has closed.

@@ -195,6 +195,16 @@ final class DriveSet {
     attached.append(AttachedDrive(drive, tray: tray, node: node))
   }
 
+  /// A disk came while the machine runs.
+  /// - Parameter node: what it serves, which stays when the disk goes; nil for what goes with it.
+  func plugged(_ deviceID: String, serving node: BlockNode?) {
+    guard let drive = attached.last(where: { $0.deviceID == deviceID }) else { return }
+    drive.isHotPlugged = true
+    guard let node else { return }
+    node.backend = drive.node?.backend
+    drive.node = node
+  }
+
   /// A name for a node that its user has given none.
   func nextNodeName() -> String {
     defer { nodeCount += 1 }

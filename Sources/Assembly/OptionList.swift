@@ -37,7 +37,7 @@ public struct OptionList {
     if flags && text.isEmpty { return }
     for part in OptionList.split(text) {
       let part = flags && known.contains(part) ? part + "=on" : part
-      guard let equals = part.firstIndex(of: "="), equals != part.startIndex else {
+      guard let equals = part.utf8.firstIndex(of: UInt8(ascii: "=")), equals != part.startIndex else {
         throw UsageError("\(option): '\(part)' is not of the form key=value; keys are \(known.joined(separator: ", "))")
       }
       let key = String(part[..<equals])
@@ -47,31 +47,36 @@ public struct OptionList {
       guard !values.contains(where: { $0.key == key }) else {
         throw UsageError("\(option): key '\(key)' is given twice; give it once")
       }
-      values.append((key, String(part[part.index(after: equals)...])))
+      values.append((key, String(part[part.utf8.index(after: equals)...])))
     }
   }
 
-  private static func split(_ text: String) -> [String] {
+  /// Takes a list apart at its commas; two stand for one that belongs to a value. A comma counts whatever follows it: an accent
+  /// at the front of a name makes one character with it.
+  public static func split(_ text: String) -> [String] {
     var parts: [String] = []
-    var current = ""
-    var index = text.startIndex
-    while index < text.endIndex {
-      let next = text.index(after: index)
-      if text[index] == "," {
-        if next < text.endIndex, text[next] == "," {
-          current.append(",")
-          index = text.index(after: next)
-          continue
-        }
-        parts.append(current)
-        current = ""
+    var current = String.UnicodeScalarView()
+    var rest = text.unicodeScalars[...]
+    while let scalar = rest.popFirst() {
+      if scalar != "," {
+        current.append(scalar)
+      } else if rest.first == "," {
+        rest.removeFirst()
+        current.append(",")
       } else {
-        current.append(text[index])
+        parts.append(String(current))
+        current = String.UnicodeScalarView()
       }
-      index = next
     }
-    parts.append(current)
+    parts.append(String(current))
     return parts
+  }
+
+  /// A value as it is written in a list.
+  public static func written(_ value: String) -> String {
+    var text = String.UnicodeScalarView()
+    for scalar in value.unicodeScalars { text.append(contentsOf: scalar == "," ? [",", ","] : [scalar]) }
+    return String(text)
   }
 
   /// Every key, in the order in which they were given.

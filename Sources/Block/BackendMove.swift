@@ -43,9 +43,9 @@ extension BlockBackend {
   /// Runs the loop until the driver has no request. In nested rounds; what clients submit meanwhile is waited for as
   /// well, so they, or the backend, are paused first. Requests that are kept here are not waited for.
   public func drain() {
-    driver.drainBegins()
+    driverDrainBegins()
     while inFlight > keptCount { loop.runOnce(mayBlock: true) }
-    driver.drainEnds()
+    driverDrainEnds()
   }
 
   /// Makes requests that wait for a command go on: what failed and stopped the machine is reported, what a fault keeps
@@ -53,7 +53,7 @@ extension BlockBackend {
   public func drainBegan() {
     drainDepth += 1
     reportStopped()
-    driver.drainBegins()
+    driverDrainBegins()
   }
 
   /// Makes requests that wait for a command or for time go on, once: their device has given up the commands that they are
@@ -70,10 +70,27 @@ extension BlockBackend {
     hurry()
   }
 
+  /// Makes requests that wait for time go on, once, while their device goes on.
+  public func letWaitingGo() {
+    driverDrainBegins()
+    driverDrainEnds()
+  }
+
   /// Ends `drainBegan`.
   public func drainEnded() {
-    driver.drainEnds()
+    driverDrainEnds()
     drainDepth -= 1
+  }
+
+  /// Counted for limits that are put on meanwhile.
+  private func driverDrainBegins() {
+    driverDrainDepth += 1
+    driver.drainBegins()
+  }
+
+  private func driverDrainEnds() {
+    driver.drainEnds()
+    driverDrainDepth -= 1
   }
 
   /// Lets everything complete, and gives back what the driver has on the loop. Nothing may be submitted any more. On the

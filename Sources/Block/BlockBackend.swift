@@ -11,8 +11,14 @@ import Tracing
 /// Belongs to its loop's thread, where nothing else is said. A request that was submitted is completed exactly once
 /// through its client, never from inside `submit`. `move` takes it to another loop.
 public final class BlockBackend: BlockDriverOwner {
-  /// Where the bytes are; the backend owns it.
-  public let driver: BlockDriver
+  /// What takes requests: where the bytes are, behind the limits where there have been any. The backend owns it.
+  public var driver: BlockDriver { throttle ?? bottom }
+  /// Where the bytes are.
+  let bottom: BlockDriver
+  /// The limits; nil while there have been none.
+  var throttle: ThrottleDriver?
+  // `driver`; unmanaged for the hot path, which counts no references.
+  var top: Unmanaged<BlockDriver>
   /// Usable length in bytes: whole sectors of 512. The tail of an image of another length cannot be reached. `resize`
   /// changes it. Any thread.
   public var byteCount: UInt64 { length.load(ordering: .relaxed) }
@@ -53,6 +59,8 @@ public final class BlockBackend: BlockDriverOwner {
   var held = RequestQueue()
   /// Calls of `drainBegan` without their `drainEnded`.
   var drainDepth = 0
+  /// Calls of the driver's `drainBegins` without their `drainEnds`.
+  var driverDrainDepth = 0
   /// Calls of `pause` without their `unpause`.
   var pauseDepth = 0
   // Written by a vCPU thread under the machine lock when a guest toggles its write cache, read by the loop.
@@ -75,7 +83,8 @@ public final class BlockBackend: BlockDriverOwner {
 
   /// Puts a backend in front of `driver`.
   public init(driver: BlockDriver, loop: EventLoop, configuration: BlockConfiguration) {
-    self.driver = driver
+    bottom = driver
+    top = Unmanaged.passUnretained(driver)
     length = Atomic(driver.byteCount - driver.byteCount % Self.sectorBytes)
     isReadOnly = configuration.isReadOnly
     cache = configuration.cache
@@ -89,6 +98,7 @@ public final class BlockBackend: BlockDriverOwner {
     driver.ownerReference = Unmanaged.passUnretained(self)
     settling.flush = InternalFlush(backend: self)
     completeOn(loop)
+    if !configuration.limits.isEmpty { putLimits(configuration.limits) }
   }
 
   /// Completions arrive on `loop` from here on.
@@ -151,7 +161,7 @@ public final class BlockBackend: BlockDriverOwner {
       }
       if !writeCacheEnabled { request.pointee.forceUnitAccess = true }
     }
-    driver.submit(request)
+    top._withUnsafeGuaranteedRef { $0.submit(request) }
   }
 
   @inline(__always)

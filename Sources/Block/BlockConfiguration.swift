@@ -47,6 +47,8 @@ public struct BlockConfiguration: Sendable {
   public var merge = true
   /// Discards are answered without the disk, and zeroes are never unmapped.
   public var ignoresDiscard = false
+  /// Most that the disk does in a second; see `BlockBackend.setLimits`.
+  public var limits = ThrottleLimits()
   /// What becomes of reads that fail.
   public var readErrorPolicy = ErrorPolicy.report
   /// What becomes of everything else that fails: writes, flushes, discards, write-zeroes.

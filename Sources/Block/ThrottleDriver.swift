@@ -15,11 +15,15 @@ public final class ThrottleDriver: LayerDriver {
     var waiting = RequestQueue()
   }
 
+  /// Most that is let through.
+  public private(set) var limits: ThrottleLimits
+  // No request is held back at all.
+  private var isOpen: Bool
   private var totalBytes: LeakyBucket
   private var totalRequests: LeakyBucket
   private var reads: Direction
   private var writes: Direction
-  private var drainDepth = 0
+  private var drainDepth: Int
   private var timer: Timer?
 
   private final class Timer: DriverTimer {
@@ -32,8 +36,13 @@ public final class ThrottleDriver: LayerDriver {
   }
 
   /// Puts limits over `lower`, which belongs to the new driver from here on.
-  /// - Parameter loop: the loop that the backend on top runs on.
-  public init(over lower: BlockDriver, limits: ThrottleLimits, loop: EventLoop) {
+  /// - Parameters:
+  ///   - loop: the loop that the backend on top runs on.
+  ///   - drainDepth: calls of `drainBegins` that `lower` has had without their `drainEnds`.
+  public init(over lower: BlockDriver, limits: ThrottleLimits, loop: EventLoop, drainDepth: Int = 0) {
+    self.limits = limits
+    self.drainDepth = drainDepth
+    isOpen = limits.isEmpty
     totalBytes = LeakyBucket(limits.bytes.total)
     totalRequests = LeakyBucket(limits.requests.total)
     reads = Direction(bytes: LeakyBucket(limits.bytes.read), requests: LeakyBucket(limits.requests.read))
@@ -42,6 +51,17 @@ public final class ThrottleDriver: LayerDriver {
   }
 
   deinit { timer?.end() }
+
+  /// Puts other limits in the place of those that there are. What waits goes on by the new ones, whose buckets are empty.
+  func setLimits(_ limits: ThrottleLimits) {
+    self.limits = limits
+    isOpen = limits.isEmpty
+    totalBytes = LeakyBucket(limits.bytes.total)
+    totalRequests = LeakyBucket(limits.requests.total)
+    (reads.bytes, reads.requests) = (LeakyBucket(limits.bytes.read), LeakyBucket(limits.requests.read))
+    (writes.bytes, writes.requests) = (LeakyBucket(limits.bytes.write), LeakyBucket(limits.requests.write))
+    submitDue()
+  }
 
   /// Requests that wait for their time.
   public var waitingCount: Int { reads.waiting.count + writes.waiting.count }
@@ -57,7 +77,7 @@ public final class ThrottleDriver: LayerDriver {
   private func take(
     _ request: UnsafeMutablePointer<BlockRequest>, _ direction: ReferenceWritableKeyPath<ThrottleDriver, Direction>
   ) {
-    if drainDepth > 0 { return lower.submit(request) }
+    if drainDepth > 0 || isOpen { return lower.submit(request) }
     self[keyPath: direction].waiting.append(request)
     if self[keyPath: direction].waiting.count == 1 { submitDue() }
   }
@@ -82,10 +102,11 @@ public final class ThrottleDriver: LayerDriver {
         totalBytes.wait(at: now), totalRequests.wait(at: now), self[keyPath: direction].bytes.wait(at: now),
         self[keyPath: direction].requests.wait(at: now))
       if wait > 0 { return wait }
+      let requests = limits.count(ofBytes: request.pointee.byteCount)
       totalBytes.pour(request.pointee.byteCount)
-      totalRequests.pour(1)
+      totalRequests.pour(requests)
       self[keyPath: direction].bytes.pour(request.pointee.byteCount)
-      self[keyPath: direction].requests.pour(1)
+      self[keyPath: direction].requests.pour(requests)
       _ = self[keyPath: direction].waiting.takeFirst()
       lower.submit(request)
     }

@@ -9,8 +9,8 @@ public enum MachineEvent: Equatable, Sendable {
   case resumed
   /// Every device was reset; by the guest, or by the host's user.
   case reset(byGuest: Bool)
-  /// The machine ends; by the guest, or by the host's user.
-  case shutdown(byGuest: Bool)
+  /// The machine ends, or is stopped for good (`ShutdownPolicy.pause`), for this reason.
+  case shutdown(ShutdownReason)
   /// The guest was asked to power down.
   case powerdown
   /// A request failed on the host: the drive's name, whether it was a read, what becomes of it, and the errno value.

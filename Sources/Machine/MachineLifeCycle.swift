@@ -6,8 +6,23 @@ import HostSystem
 extension Machine {
   // MARK: Requests. Any thread, machine lock not needed.
 
-  /// Asks the machine to end; the first reason counts, and `run` returns it. Any thread, any number of times.
-  public func requestShutdown(_ reason: ShutdownReason) { requests.askForShutdown(reason) }
+  /// Asks the machine to end, as far as `shutdownPolicy` lets it; the first reason counts, and `run` returns it. Any thread,
+  /// any number of times.
+  public func requestShutdown(_ reason: ShutdownReason) {
+    switch reason {
+    case .powerOff, .reset, .hostReset:
+      if requests.pausesAtShutdown.load(ordering: .relaxed) { return requests.askForHalt(reason) }
+    case .guestExit, .signal, .guestFault, .hostRequest: break
+    }
+    requests.askForShutdown(reason)
+  }
+
+  /// What becomes of the process when the guest ends the machine. Set on the main loop's thread, or before the machine
+  /// runs; read by any.
+  public var shutdownPolicy: ShutdownPolicy {
+    get { requests.pausesAtShutdown.load(ordering: .relaxed) ? .pause : .end }
+    set { requests.pausesAtShutdown.store(newValue == .pause, ordering: .relaxed) }
+  }
 
   /// Why the machine is to end; nil while nothing has asked for it. Any thread.
   public var shutdownReason: ShutdownReason? { requests.reason }
@@ -22,8 +37,12 @@ extension Machine {
 
   /// Asks for a reset as the host's user does, with the same policy. Main loop's thread, machine lock held.
   public func requestHostReset() {
-    requests.resetIsForHost = true
-    requestReset()
+    switch resetPolicy {
+    case .shutdown: requestShutdown(.hostReset)
+    case .resetDevices:
+      requests.resetIsForHost = true
+      requests.askForReset()
+    }
   }
 
   /// Makes a sleeping main loop look again at `Device.isQuiet`: for a device that became quiet on another thread.
@@ -58,6 +77,7 @@ extension Machine {
     while !requests.shutdownIsDue {
       runLoopRound()
       if requests.takeReset() { resetDevices() }
+      if let reason = requests.takeHalt() { halt(reason) }
     }
     end()
     if let failure { throw failure }
@@ -81,7 +101,7 @@ extension Machine {
   }
 
   private func end() {
-    if let reason = requests.reason { events.post(.shutdown(byGuest: reason.isByGuest)) }
+    if let reason = requests.reason { events.post(.shutdown(reason)) }
     stopVCPUs()
     runState = .shutdown
     drain()
@@ -90,6 +110,12 @@ extension Machine {
     clock.stop()
     // What devices scheduled last runs while they are still alive.
     mainLoop.runOnce(mayBlock: false)
+  }
+
+  /// Stops the guest for good; `run` goes on.
+  private func halt(_ reason: ShutdownReason) {
+    events.post(.shutdown(reason))
+    pause(.shutdown)
   }
 
   private func runLoopRound() {
@@ -109,6 +135,8 @@ extension Machine {
     drain()
     for device in devices { device.reset() }
     for device in devices { device.resume() }
+    // It begins anew when it is let run.
+    if runState != .running { runState = .prelaunch }
     events.post(.reset(byGuest: !requests.resetIsForHost))
     requests.resetIsForHost = false
   }

@@ -25,6 +25,11 @@ final class MachineRequests: @unchecked Sendable {
   private let shutdown: Flag
   private let reset: Flag
   private let quiet: Flag
+  private let halt: Flag
+  // `ShutdownReason.word` of the first request since the last one was taken. Pairs as `reasonWord` does.
+  private let haltWord = Atomic<UInt64>(0)
+  /// `ShutdownPolicy.pause`. Set on the loop, read by any thread that has something to end.
+  let pausesAtShutdown = Atomic<Bool>(false)
   /// The reset that is asked for is the host's user's wish. Loop thread.
   var resetIsForHost = false
 
@@ -32,6 +37,7 @@ final class MachineRequests: @unchecked Sendable {
     shutdown = Flag(loop: loop)
     reset = Flag(loop: loop)
     quiet = Flag(loop: loop)
+    halt = Flag(loop: loop)
     settled = Notice(loop: loop)
   }
 
@@ -40,6 +46,19 @@ final class MachineRequests: @unchecked Sendable {
     let (isFirst, _) = reasonWord.compareExchange(expected: 0, desired: reason.word, ordering: .acquiringAndReleasing)
     // Only the first asks the loop, and the loop waits for that: nothing is scheduled after it has ended.
     if isFirst { shutdown.schedule() }
+  }
+
+  /// Asks for the guest's end without the machine's. Any thread; the first reason counts.
+  func askForHalt(_ reason: ShutdownReason) {
+    _ = haltWord.compareExchange(expected: 0, desired: reason.word, ordering: .acquiringAndReleasing)
+    halt.schedule()
+  }
+
+  /// Why the guest is to end, if that was asked for since the last call. Loop thread.
+  func takeHalt() -> ShutdownReason? {
+    guard halt.isSet else { return nil }
+    halt.isSet = false
+    return ShutdownReason(word: haltWord.exchange(0, ordering: .acquiringAndReleasing))
   }
 
   /// Asks for a reset of the devices. Any thread.

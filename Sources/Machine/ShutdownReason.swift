@@ -14,12 +14,14 @@ public enum ShutdownReason: Equatable, Sendable {
   case guestFault
   /// The host's user asked for it (QMP `quit`, the end of a test).
   case hostRequest
+  /// The host's user asked for a reset, and the machine's policy is to end then.
+  case hostReset
 
   /// Whether the guest has brought it about.
   public var isByGuest: Bool {
     switch self {
     case .guestExit, .reset, .powerOff, .guestFault: true
-    case .signal, .hostRequest: false
+    case .signal, .hostRequest, .hostReset: false
     }
   }
 
@@ -32,6 +34,7 @@ public enum ShutdownReason: Equatable, Sendable {
     case .hostRequest: 4 << 32
     case .guestFault: 5 << 32
     case .powerOff: 6 << 32
+    case .hostReset: 7 << 32
     }
   }
 
@@ -45,6 +48,7 @@ public enum ShutdownReason: Equatable, Sendable {
     case 4: self = .hostRequest
     case 5: self = .guestFault
     case 6: self = .powerOff
+    case 7: self = .hostReset
     default: return nil
     }
   }
@@ -56,4 +60,13 @@ public enum ResetPolicy: Equatable, Sendable {
   case shutdown
   /// Every device is drained and reset, and the machine goes on.
   case resetDevices
+}
+
+/// What becomes of the process when the guest switches the machine off, or resets it under `ResetPolicy.shutdown`. All
+/// other reasons end it.
+public enum ShutdownPolicy: Equatable, Sendable {
+  /// `Machine.run` returns.
+  case end
+  /// The guest is stopped for good (`RunState.shutdown`), and `Machine.run` goes on; a reset lets the guest begin anew.
+  case pause
 }

@@ -41,7 +41,9 @@ public final class Monitor {
   /// Connects, or begins to listen. Main thread, before the machine runs, or on the main loop.
   /// - Throws: one line that names the socket and the way out.
   public func start() throws(SetupError) {
-    do throws(SystemError) { try open() } catch { throw SetupError("monitor: \(name): \(Self.advice(error))") }
+    do throws(SystemError) { try open() } catch {
+      throw SetupError("\(commands.settings.option): \(name): \(Self.advice(error))")
+    }
   }
 
   private func open() throws(SystemError) {
@@ -62,6 +64,10 @@ public final class Monitor {
     case ECONNREFUSED: "nobody listens there; start the client first, or write server=on"
     case ENOENT where error.operation == "connect":
       "there is no such socket; start the client first, or write server=on"
+    case ENOENT where error.operation == "bind": "there is no such folder; make it first"
+    case ENAMETOOLONG:
+      "the path of a Unix socket has at most \(StreamSocket.pathBytesMax) bytes; choose a shorter one"
+    case EBADF: "that descriptor is not open; give the process an open socket"
     default: "\(error)"
     }
   }

@@ -5,14 +5,16 @@ import Assembly
 struct MonitorParameter: Sendable {
   /// What it takes.
   enum Kind: Sendable, Equatable {
-    case string, integer, boolean, object, any
+    case string, boolean, object, any
+    /// A whole number of 64 bits with a sign, as all of QEMU's are.
+    case integer
     /// One of several words.
     case choice([String])
 
     /// How errors name it; nil where everything is right.
     fileprivate func mismatch(_ value: JSONValue) -> String? {
       switch (self, value) {
-      case (.any, _), (.string, .string), (.choice, .string), (.integer, .integer), (.integer, .unsigned),
+      case (.any, _), (.string, .string), (.choice, .string), (.integer, .integer),
         (.boolean, .bool), (.object, .object):
         nil
       case (.string, _), (.choice, _): "string"
@@ -77,7 +79,6 @@ struct MonitorArguments {
     case .integer(let value)?:
       guard let count = UInt64(exactly: value) else { throw ControlError("Parameter '\(name)' expects a >0 size") }
       return count
-    case .unsigned(let value)?: return value
     default: return nil
     }
   }

@@ -25,7 +25,7 @@ extension MonitorCommands {
     case .powerdown: return ("POWERDOWN", nil)
     case .reset(let byGuest):
       return ("RESET", Self.cause(byGuest, byGuest ? "guest-reset" : "host-qmp-system-reset"))
-    case .shutdown(let byGuest): return ("SHUTDOWN", Self.cause(byGuest, shutdownReason(byGuest)))
+    case .shutdown(let reason): return ("SHUTDOWN", Self.cause(reason.isByGuest, Self.text(of: reason)))
     case .blockError(let drive, let isRead, let action, let code):
       return ("BLOCK_IO_ERROR", blockError(drive, isRead: isRead, action, code))
     case .trayMoved(let device, let isOpen):
@@ -42,24 +42,25 @@ extension MonitorCommands {
     ["guest": .bool(byGuest), "reason": .string(reason)]
   }
 
-  private func shutdownReason(_ byGuest: Bool) -> String {
-    switch target.shutdownReason {
-    case .guestExit?: "guest-shutdown"
-    case .reset?: "guest-reset"
-    case .powerOff?: "guest-shutdown"
-    case .guestFault?: "guest-panic"
-    case .signal?: "host-signal"
-    case .hostRequest?: "host-qmp-quit"
-    case nil: byGuest ? "guest-shutdown" : "host-qmp-quit"
+  private static func text(of reason: ShutdownReason) -> String {
+    switch reason {
+    case .guestExit, .powerOff: "guest-shutdown"
+    case .reset: "guest-reset"
+    case .guestFault: "guest-panic"
+    case .signal: "host-signal"
+    case .hostRequest: "host-qmp-quit"
+    case .hostReset: "host-qmp-system-reset"
     }
   }
 
   private func blockError(_ drive: String, isRead: Bool, _ action: BlockErrorAction, _ code: Int32) -> JSONValue {
+    let found = target.drives.first { $0.name == drive || ($0.name.isEmpty && $0.medium?.name == drive) }
     var data = JSONObject([
-      ("device", .string(drive)), ("operation", isRead ? "read" : "write"), ("action", .string(action.rawValue)),
+      ("device", .string(found?.name ?? drive)), ("operation", isRead ? "read" : "write"),
+      ("action", .string(action.rawValue)),
       ("nospace", .bool(code == ENOSPC)), ("reason", .string(SystemError.text(of: code))),
     ])
-    data["node-name"] = target.drives.first { $0.name == drive }?.medium.map { .string($0.name) }
+    data["node-name"] = found?.medium.map { .string($0.name) }
     return .object(data)
   }
 }

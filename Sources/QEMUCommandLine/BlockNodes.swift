@@ -18,6 +18,12 @@ struct BlockNodes {
     var isTaken = false
     /// Nothing is in the drive.
     var isEmpty: Bool { keys["file"] == nil && keys["driver"] == nil }
+    /// Its user has asked for `index`.
+    var hasOwnIndex = false
+    /// It has its name; drives that their users give none get theirs last.
+    var hasName = true
+    /// The node that it stands on, by its name.
+    var lower: String?
   }
 
   /// Where a drive goes that no `-device` names.
@@ -30,24 +36,26 @@ struct BlockNodes {
   private static let nodesDeepMax = 16
 
   private(set) var sources: [Source] = []
-  private var anonymousCount = 0
-  private let unitsOfBus: Int
+  private let board: QEMUPlan.Board
+  /// Drives on a bus of if=ide: a port has one; the older board's channels had two each.
+  private var drivesOfBus: Int { board == .pc ? 2 : 1 }
 
   /// Reads every drive and node.
-  /// - Parameter hasChannels: a bus of if=ide has two units.
-  init(_ words: OptionWords, isSnapshot: Bool, hasChannels: Bool = false) throws(UsageError) {
-    unitsOfBus = hasChannels ? 2 : 1
+  init(_ words: OptionWords, isSnapshot: Bool, board: QEMUPlan.Board) throws(UsageError) {
+    self.board = board
     for (position, letter) in ["hda", "hdb", "hdc", "hdd"].enumerated() {
       if let path = words.last(letter) { try addShort(path, option: letter, index: position) }
     }
     if let path = words.last("cdrom") { try addShort(path, option: "cdrom", index: 2) }
     for text in words.all("drive") { try addDrive(text) }
+    placeAndName()
     var nodes: [String: KeyValueList] = [:]
     for text in words.all("blockdev") {
       var list = try KeyValueList(text, option: "-blockdev", implied: "driver")
       guard let name = list.take("node-name"), !name.isEmpty else {
         throw UsageError("-blockdev \(text): has no node-name=")
       }
+      try list.checkName("node-name", name)
       if nodes[name] != nil { throw UsageError("-blockdev \(text): node-name=\(name) is given twice") }
       list.set("node-name", name)
       nodes[name] = list
@@ -67,7 +75,10 @@ struct BlockNodes {
   private mutating func addShort(_ path: String, option: String, index: Int) throws(UsageError) {
     var keys = KeyValueList(option: "-\(option)")
     keys.set("file", path)
-    sources.append(Source(name: "ide\(index)", keys: keys, interface: .ide, index: index, isDisc: option == "cdrom"))
+    sources.append(
+      Source(
+        name: "", keys: keys, interface: .ide, index: index, isDisc: option == "cdrom", hasOwnIndex: true,
+        hasName: false))
   }
 
   private mutating func addDrive(_ text: String) throws(UsageError) {
@@ -79,19 +90,47 @@ struct BlockNodes {
     }
     let unit = try list.takeNumber("unit", in: 0...1)
     let bus = try list.takeNumber("bus", in: 0...5)
-    let index = try list.takeNumber("index", in: 0...31) ?? bus.map { $0 * unitsOfBus + (unit ?? 0) }
-    let name = list.take("id") ?? anonymousName(interface)
-    if self.index(of: name) != nil { throw UsageError("-drive: id=\(name) is given twice; choose another") }
+    let index = try list.takeNumber("index", in: 0...31) ?? bus.map { $0 * drivesOfBus + (unit ?? 0) }
+    let name = list.take("id")
+    if let name { try list.checkName("id", name) }
+    if let name, self.index(of: name) != nil { throw UsageError("-drive: id=\(name) is given twice; choose another") }
     let source = Source(
-      name: name, keys: try Self.ownKeys(list), interface: try Self.interface(interface), index: index,
-      isDisc: media == "cdrom")
+      name: name ?? "", keys: try Self.ownKeys(list), interface: try Self.interface(interface), index: index,
+      isDisc: media == "cdrom", hasOwnIndex: index != nil, hasName: name != nil)
     sources.append(source)
   }
 
-  private mutating func anonymousName(_ interface: String) -> String {
-    // The short options' drives have such names too.
-    while index(of: "\(interface)\(anonymousCount)") != nil { anonymousCount += 1 }
-    return "\(interface)\(anonymousCount)"
+  /// Drives without a name get QEMU's, such as `ide2-cd0`, which says where they are; a name that the user has given to
+  /// another drive is not taken. Drives of `if=ide` without an index get the first one that no drive asks for.
+  private mutating func placeAndName() {
+    var counts: [Interface?: Int] = [:]
+    var places = Set(sources.filter { $0.interface == .ide }.compactMap(\.index))
+    for position in sources.indices {
+      let source = sources[position]
+      if source.interface == .ide, source.index == nil {
+        var free = 0
+        while !places.insert(free).inserted { free += 1 }
+        sources[position].index = free
+      }
+      guard !source.hasName else { continue }
+      repeat {
+        let count = counts[source.interface, default: 0]
+        counts[source.interface] = count + 1
+        sources[position].name = name(of: sources[position], count: count)
+      } while sources.contains { $0.hasName && $0.name == sources[position].name }
+      sources[position].hasName = true
+    }
+  }
+
+  private func name(of source: Source, count: Int) -> String {
+    switch source.interface {
+    case .virtio: return "virtio\(count)"
+    case nil: return "none\(count)"
+    case .ide:
+      let index = source.index ?? count
+      let place = "ide\(index / drivesOfBus)-\(source.isDisc ? "cd" : "hd")\(index % drivesOfBus)"
+      return sources.contains { $0.hasName && $0.name == place } ? "\(place)-\(count)" : place
+    }
   }
 
   private static func interface(_ name: String) throws(UsageError) -> Interface? {
@@ -142,13 +181,14 @@ struct BlockNodes {
     var list = try KeyValueList(text, option: "-blockdev", implied: "driver")
     let name = list.take("node-name") ?? ""
     if index(of: name) != nil { throw UsageError("-blockdev: node-name=\(name) is a drive's name already") }
+    let lower = nodes.keys.contains(list["file"] ?? list["image"] ?? "") ? list["file"] ?? list["image"] : nil
     list = try Self.resolve(list, nodes, depth: 0)
     for key in list.keys where key.hasPrefix("file.cache.") || key == "file.aio" || key == "file.read-only" {
       if let value = list.take(key) { list.set(String(key.dropFirst("file.".count)), value) }
     }
     var keys = try Self.ownKeys(list)
     keys.set("node-name", name)
-    sources.append(Source(name: name, keys: keys))
+    sources.append(Source(name: name, keys: keys, lower: lower))
   }
 
   /// A format's node stands on a protocol's, and a rule's on another, which it names or describes: puts their keys together.

@@ -5,6 +5,8 @@ import Assembly
 struct DevicePlanner {
   private(set) var drives: [DriveConfiguration] = []
   private(set) var spares: [DriveConfiguration] = []
+  /// Nodes that stand on others, and those.
+  private(set) var lowerNodes: [String: String] = [:]
   private(set) var debugExitPort: UInt16?
   /// The name of an AHCI controller that is a card rather than the board's.
   private(set) var controllerCard: String?
@@ -17,12 +19,16 @@ struct DevicePlanner {
   private var threadNames: Set<String> = []
   /// Names of AHCI controllers: the board's own, and what a user calls it with `-device ich9-ahci,id=NAME`.
   private var controllers: Set<String> = ["ide"]
+  /// Ports that have a drive, and those that a device names.
   private var takenPorts: Set<Int> = []
 
   private static let ports = 0...5
+  /// Channels of the older PC's controller.
+  private static let channelCount = 2
   /// The device has four ports.
   private static let lastExitPort = 0xfffc
   private static let exitPortDefault = 0x501
+  private static let controllerNames: Set<String> = ["ich9-ahci", "ahci"]
   private static let diskNames: Set<String> = ["ide-hd", "ide-drive", "ide-cd"]
   private static let virtioNames: Set<String> = [
     "virtio-blk-pci", "virtio-blk-pci-transitional", "virtio-blk-pci-non-transitional", "virtio-blk-device",
@@ -34,7 +40,7 @@ struct DevicePlanner {
   /// - Parameter board: the older PC's channels have two units each, a SATA port has one.
   init(_ words: OptionWords, board: QEMUPlan.Board) throws(UsageError) {
     hasChannels = board == .pc
-    nodes = try BlockNodes(words, isSnapshot: words.has("snapshot"), hasChannels: hasChannels)
+    nodes = try BlockNodes(words, isSnapshot: words.has("snapshot"), board: board)
     devices = words.all("device")
     globals = try words.all("global").map { text throws(UsageError) in try Self.global(text) }
     hasDefaults = !words.has("nodefaults")
@@ -47,7 +53,12 @@ struct DevicePlanner {
         throw UsageError("-object \(text): there are objects of the types iothread and monitor-qmp only")
       }
       guard let id = list.take("id") else { throw UsageError("-object \(text): has no id=NAME") }
-      threadNames.insert(id)
+      try list.checkName("id", id)
+      guard threadNames.insert(id).inserted else {
+        throw UsageError("-object \(text): id=\(id) is given twice; choose another")
+      }
+      list.ignore("poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch", "thread-pool-min", "thread-pool-max")
+      try list.finish()
     }
   }
 
@@ -76,9 +87,14 @@ struct DevicePlanner {
     let lists = try devices.map { text throws(UsageError) in
       try KeyValueList(text, option: "-device", implied: "driver")
     }
-    // A drive of if=ide is there before any device, on the ports from 0 up.
+    // Whoever names a port has it, wherever it stands. Of the others a drive of if=ide is there before any device, on the
+    // ports from 0 up.
+    try checkNames(lists)
+    for list in lists { nameController(list) }
+    let reserved = try reservePorts(lists)
     try attachOwn()
-    for list in lists { try add(list) }
+    for (place, list) in lists.enumerated() { try add(list, port: reserved[place]) }
+    for source in nodes.sources { lowerNodes[source.name] = source.lower }
     for source in nodes.sources where !source.isTaken {
       guard source.isEmpty else {
         spares.append(try makeDrive(source.keys, name: source.name, more: [("if", "virtio")]))
@@ -95,9 +111,7 @@ struct DevicePlanner {
       switch interface {
       case .virtio: drives.append(try makeDrive(source.keys, name: source.name, more: [("if", "virtio")]))
       case .ide:
-        guard let port = source.index ?? Self.ports.first(where: { !takenPorts.contains($0) }),
-          Self.ports.contains(port), takenPorts.insert(port).inserted
-        else { throw UsageError("-drive: id=\(source.name): there is no free port for it; ports are 0 to 5") }
+        let port = try takePort(source)
         var keys = source.keys
         // QEMU has a serial number for each; the properties of the device that it makes are set by -global.
         try apply("ide-\(source.isDisc ? "cd" : "hd")", to: &keys)
@@ -109,13 +123,101 @@ struct DevicePlanner {
     }
   }
 
-  private mutating func add(_ list: KeyValueList) throws(UsageError) {
+  private mutating func takePort(_ source: BlockNodes.Source) throws(UsageError) -> Int {
+    let free = Self.ports.first { port in
+      !takenPorts.contains(port)
+        && !nodes.sources.contains { $0.interface == .ide && $0.hasOwnIndex && $0.index == port }
+    }
+    if source.hasOwnIndex, let index = source.index {
+      guard Self.ports.contains(index), takenPorts.insert(index).inserted else {
+        throw UsageError("-drive: index=\(index): that port is taken, or there is none; ports are 0 to 5")
+      }
+      return index
+    }
+    guard let free else {
+      throw UsageError("-drive: id=\(source.name): there is no free port for it; ports are 0 to 5")
+    }
+    takenPorts.insert(free)
+    return free
+  }
+
+  private func checkNames(_ lists: [KeyValueList]) throws(UsageError) {
+    var names: Set<String> = []
+    for list in lists {
+      guard let id = list["id"] else { continue }
+      try list.checkName("id", id)
+      guard names.insert(id).inserted else {
+        throw UsageError("-device \(list["driver"] ?? ""): id=\(id) is given twice; choose another")
+      }
+    }
+  }
+
+  /// Properties that our own option has under the same names.
+  private static let ownProperties: Set<String> = [
+    "serial", "ver", "cyls", "heads", "secs", "lcyls", "lheads", "lsecs", "bios-chs-trans", "werror", "rerror",
+    "discard",
+    "cache.writeback",
+  ]
+
+  /// What is left of a device's properties must be ours: other keys of our own option are the drive's affair.
+  private func checkProperties(_ list: KeyValueList, driver: String) throws(UsageError) {
+    guard let other = list.keys.first(where: { !Self.ownProperties.contains($0) }) else { return }
+    throw UsageError("-device \(driver): there is no property '\(other)' (\(other)=\(list[other] ?? "")); leave it out")
+  }
+
+  private mutating func nameController(_ list: KeyValueList) {
+    guard let driver = list["driver"], Self.controllerNames.contains(driver) else { return }
+    if let id = list["id"] { controllers.insert(id) }
+    controllerCard = list["id"] ?? "ahci"
+  }
+
+  /// The ports of the disks that name one, by their places in `lists`. Who names one unit of a channel comes before who
+  /// takes either.
+  private mutating func reservePorts(_ lists: [KeyValueList]) throws(UsageError) -> [Int: Int] {
+    var reserved: [Int: Int] = [:]
+    for choices in 1...2 {
+      for (place, list) in lists.enumerated() {
+        guard let driver = list["driver"], Self.diskNames.contains(driver) else { continue }
+        let wanted = try wantedPorts(list, driver: driver)
+        guard wanted.count == choices else { continue }
+        guard let free = wanted.first(where: { !takenPorts.contains($0) }) else {
+          let unit = list["unit"].map { ",unit=\($0)" } ?? ""
+          throw UsageError("-device \(driver): bus=\(list["bus"] ?? "")\(unit) is taken; choose another port")
+        }
+        takenPorts.insert(free)
+        reserved[place] = free
+      }
+    }
+    return reserved
+  }
+
+  /// The ports that a disk asks for; none where it does not. The two units of a channel of the older PC are two ports.
+  private func wantedPorts(_ list: KeyValueList, driver: String) throws(UsageError) -> [Int] {
+    var list = list
+    let unit = try list.takeNumber("unit", in: 0...1)
+    var channel: Int?
+    var port: Int?
+    if let bus = list["bus"] {
+      let parts = bus.split(separator: ".", omittingEmptySubsequences: false).map(String.init)
+      guard parts.count == 2, controllers.contains(parts[0]), let number = Int(parts[1]), Self.ports.contains(number)
+      else { throw UsageError("-device \(driver): bus=\(bus) is unknown; write bus=ide.0 to bus=ide.5") }
+      if hasChannels, parts[0] == "ide", number < Self.channelCount { channel = number } else { port = number }
+    }
+    if let channel { return unit.map { [2 * channel + $0] } ?? [2 * channel, 2 * channel + 1] }
+    if unit == 1 {
+      throw UsageError("-device \(driver): unit=1: a port has one drive; write bus=ide.0 to bus=ide.5")
+    }
+    return port.map { [$0] } ?? []
+  }
+
+  /// - Parameter port: the port that it has asked for.
+  private mutating func add(_ list: KeyValueList, port: Int?) throws(UsageError) {
     var list = list
     let driver = list.take("driver") ?? ""
     switch driver {
-    case _ where Self.diskNames.contains(driver): try addDisk(driver, list)
+    case _ where Self.diskNames.contains(driver): try addDisk(driver, list, port: port)
     case _ where Self.virtioNames.contains(driver): try addVirtio(driver, list)
-    case "ich9-ahci", "ahci": try addController(list)
+    case _ where Self.controllerNames.contains(driver): try addController(list)
     case "isa-debug-exit":
       debugExitPort = UInt16(try list.takeNumber("iobase", in: 0...Self.lastExitPort) ?? Self.exitPortDefault)
       list.ignore("iosize", "id")
@@ -126,13 +228,10 @@ struct DevicePlanner {
     }
   }
 
-  private mutating func addController(_ list: KeyValueList) throws(UsageError) {
+  private func addController(_ list: KeyValueList) throws(UsageError) {
     var list = list
-    let id = list.take("id")
-    if let id { controllers.insert(id) }
-    controllerCard = id ?? "ahci"
     // The board's controller takes the place of one that is added: there is one in a machine.
-    list.ignore("addr", "bus", "multifunction")
+    list.ignore("id", "addr", "bus", "multifunction")
     try list.finish()
   }
 
@@ -147,21 +246,27 @@ struct DevicePlanner {
 
   // MARK: Disks on AHCI ports
 
-  private mutating func addDisk(_ driver: String, _ properties: KeyValueList) throws(UsageError) {
+  private mutating func addDisk(_ driver: String, _ properties: KeyValueList, port reserved: Int?) throws(UsageError) {
     var list = properties
     try apply(driver == "ide-drive" ? "ide-hd" : driver, to: &list)
     let isDisc = driver == "ide-cd"
     let device = list.take("id")
-    let port = try takePort(&list, driver: driver)
+    let port: Int
+    if let reserved { port = reserved } else { port = try takeLastPort(driver: driver) }
     list.ignore(
+      "bus", "unit",
       "wwn", "model", "bootindex", "rotation_rate", "share-rw", "discard_granularity", "opt_io_size",
       "min_io_size", "backend_defaults", "account-invalid", "account-failed")
     try checkSectors(&list)
     try checkWriteCache(&list)
-    guard let name = list.take("drive") else {
+    let name = list.take("drive")
+    try checkProperties(list, driver: driver)
+    guard let name else {
       guard isDisc else { throw UsageError("-device \(driver): names no drive=") }
       let more = [("media", "cdrom"), ("port", "\(port)"), ("device-id", device ?? "")].filter { !$0.1.isEmpty }
-      drives.append(try makeDrive(list, name: device ?? "cd\(port)", more: more))
+      var drive = try makeDrive(list, name: device ?? "cd\(port)", more: more)
+      drive.hasName = false
+      drives.append(drive)
       return
     }
     let source = try takeSource(name, driver: driver)
@@ -174,38 +279,12 @@ struct DevicePlanner {
   }
 
   /// Without a bus, QEMU puts a disk on the last port that is free.
-  private mutating func takePort(_ list: inout KeyValueList, driver: String) throws(UsageError) -> Int {
-    let unit = try list.takeNumber("unit", in: 0...1)
-    guard let bus = list.take("bus") else {
-      guard let port = Self.ports.last(where: { !takenPorts.contains($0) }) else {
-        throw UsageError("-device \(driver): every port of the controller is taken")
-      }
-      takenPorts.insert(port)
-      return port
+  private mutating func takeLastPort(driver: String) throws(UsageError) -> Int {
+    guard let port = Self.ports.last(where: { !takenPorts.contains($0) }) else {
+      throw UsageError("-device \(driver): every port of the controller is taken")
     }
-    let parts = bus.split(separator: ".").map(String.init)
-    guard parts.count == 2, controllers.contains(parts[0]), let port = Int(parts[1]), Self.ports.contains(port) else {
-      throw UsageError("-device \(driver): bus=\(bus) is unknown; write bus=ide.0 to bus=ide.5")
-    }
-    let wanted = try ports(ofBus: port, unit: unit, controller: parts[0], driver: driver)
-    guard let free = wanted.first(where: { !takenPorts.contains($0) }) else {
-      let place = unit.map { "bus=\(bus),unit=\($0)" } ?? "bus=\(bus)"
-      throw UsageError("-device \(driver): \(place) is taken; choose another port")
-    }
-    takenPorts.insert(free)
-    return free
-  }
-
-  /// The ports that stand for a bus. The two units of a channel of the older PC are two ports.
-  private func ports(
-    ofBus bus: Int, unit: Int?, controller: String, driver: String
-  ) throws(UsageError) -> [Int] {
-    let channels = 0...1
-    guard hasChannels, controller == "ide", channels.contains(bus) else {
-      if unit == 1 { throw UsageError("-device \(driver): unit=1: a SATA port has one unit; leave unit= out") }
-      return [bus]
-    }
-    return unit.map { [2 * bus + $0] } ?? [2 * bus, 2 * bus + 1]
+    takenPorts.insert(port)
+    return port
   }
 
   private func checkSectors(_ list: inout KeyValueList) throws(UsageError) {
@@ -280,6 +359,7 @@ struct DevicePlanner {
       "physical_block_size", "discard_granularity", "multifunction", "rombar")
     try checkSectors(&list)
     try checkWriteCache(&list)
+    try checkProperties(list, driver: driver)
     let source = try takeSource(name, driver: driver)
     var keys = source.keys
     for (key, value) in list.remainder { keys.set(key, value) }
@@ -298,9 +378,13 @@ struct DevicePlanner {
     _ keys: KeyValueList, name: String, more: [(String, String)]
   ) throws(UsageError) -> DriveConfiguration {
     let pairs = keys.remainder + more.map { (key: $0.0, value: $0.1) } + [(key: "id", value: name)]
-    let text = pairs.map { "\($0.key)=\($0.value.replacing(",", with: ",,"))" }.joined(separator: ",")
-    do throws(UsageError) { return try DriveConfiguration(parsing: text, index: 0) } catch {
+    let text = pairs.map { "\($0.key)=\(OptionList.written($0.value))" }.joined(separator: ",")
+    var drive: DriveConfiguration
+    do throws(UsageError) { drive = try DriveConfiguration(parsing: text, index: 0) } catch {
       throw UsageError(error.description.replacing("--drive", with: keys.option))
     }
+    // A node is in a drive without a name.
+    drive.hasName = drive.nodeName != name
+    return drive
   }
 }

@@ -81,7 +81,10 @@ public enum Endpoint: Equatable, Sendable {
     let listens = try list.takeFlag("server", default: false)
     let waits = try list.takeFlag("wait", default: true)
     list.ignore("nodelay", "reconnect", "mux", "logfile", "telnet", "ipv4", "ipv6")
-    if let path = list.take("path") { return .unix(path: path, listens: listens, waits: waits) }
+    if let path = list.take("path") {
+      guard !path.isEmpty else { throw UsageError("-chardev \(text): path= names no socket; write path=FILE") }
+      return .unix(path: path, listens: listens, waits: waits)
+    }
     if let text = list.take("fd") {
       guard let number = Int32(text), number >= 0 else {
         throw UsageError("-chardev: fd=\(text) is not the number of an open descriptor")
@@ -93,5 +96,17 @@ public enum Endpoint: Equatable, Sendable {
       throw UsageError("-chardev \(text): a socket needs path=, fd=, or host= and port=")
     }
     return .tcp(host: host, port: port, listens: listens, waits: waits)
+  }
+
+  /// How clients of a monitor are told of it, as QEMU names such things.
+  var filename: String {
+    switch self {
+    case .unix(let path, let listens, _): "unix:\(path)\(listens ? ",server=on" : "")"
+    case .tcp(let host, let port, let listens, _): "tcp:\(host):\(port)\(listens ? ",server=on" : "")"
+    case .stdio: "stdio"
+    case .descriptor: "fd"
+    case .file: "file"
+    case .null: "null"
+    }
   }
 }

@@ -23,9 +23,9 @@ struct KeyValueList: Equatable {
       try readJSON(text)
       return
     }
-    for (index, part) in Self.split(text).enumerated() where !part.isEmpty {
-      if let equals = part.firstIndex(of: "=") {
-        set(String(part[..<equals]), String(part[part.index(after: equals)...]))
+    for (index, part) in OptionList.split(text).enumerated() where !part.isEmpty {
+      if let equals = part.utf8.firstIndex(of: UInt8(ascii: "=")) {
+        set(String(part[..<equals]), String(part[part.utf8.index(after: equals)...]))
       } else if index == 0, let implied {
         set(implied, part)
       } else if part.hasPrefix("no"), part.count > 2 {
@@ -38,15 +38,6 @@ struct KeyValueList: Equatable {
 
   /// An empty list.
   init(option: String) { self.option = option }
-
-  /// Splits at commas; two commas stand for one that belongs to a value.
-  private static func split(_ text: String) -> [String] {
-    let mark: Character = "\u{0}"
-    return text.replacingOccurrences(of: ",,", with: String(mark)).split(
-      separator: ",", omittingEmptySubsequences: false
-    )
-    .map { String($0.map { $0 == mark ? "," : $0 }) }
-  }
 
   private mutating func readJSON(_ text: String) throws(UsageError) {
     guard let value = try? JSONDecoder().decode(OptionValue.self, from: Data(text.utf8)), case .object = value else {
@@ -120,6 +111,14 @@ struct KeyValueList: Equatable {
 
   /// Drops keys that change nothing here.
   mutating func ignore(_ keys: String...) { pairs.removeAll { keys.contains($0.key) } }
+
+  /// A name, which QEMU wants to begin with a letter; letters, digits, '-', '.' and '_' follow.
+  func checkName(_ key: String, _ name: String) throws(UsageError) {
+    guard QEMUIdentifier.isWellFormed(name) else {
+      throw UsageError(
+        "\(option): \(key)=\(name) is not a name: write a letter, then letters, digits, '-', '.' or '_'")
+    }
+  }
 
   /// What is left is unknown.
   func finish() throws(UsageError) {

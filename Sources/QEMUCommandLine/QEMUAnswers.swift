@@ -34,7 +34,8 @@ public enum QEMUAnswers {
       -qtest unix:PATH|tcp:127.0.0.1:PORT|stdio, -qtest-log FILE
       -qmp ADDRESS, -chardev …, -mon chardev=ID,mode=control, -object monitor-qmp,…
       -kernel FILE -append TEXT                an ELF image with a PVH note, on KVM
-      -serial stdio|file:PATH|none, -S, -no-reboot, -fw_cfg, -rtc, -pidfile
+      -serial stdio|file:PATH|none, -S, -fw_cfg, -rtc, -pidfile
+      -no-reboot, -no-shutdown, -action reboot=shutdown,shutdown=pause
       -boot order=…,once=…, -uuid UUID         what a firmware is told
       -run-with exit-with-parent=on            ends with the process that started it
       -display none, -nodefaults and others that change nothing here

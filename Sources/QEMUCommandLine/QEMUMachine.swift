@@ -49,17 +49,20 @@ public final class QEMUMachine {
     case .kvm: try useKVM(plan)
     }
     if plan.endsAtReset { assembled.machine.resetPolicy = .shutdown }
+    if plan.staysAtShutdown { assembled.machine.shutdownPolicy = .pause }
     let control = MachineControl(assembled, name: plan.name, shape: Self.shape(plan.board))
-    for spare in plan.spares {
-      do throws(ControlError) {
-        if spare.nodeName == spare.id { try control.addNode(spare) } else { try control.addDrive(spare) }
-      } catch {
-        throw SetupError("\(spare.nodeName == spare.id ? "-blockdev" : "-drive"): \(error)")
+    for source in plan.spares {
+      let isLower = plan.lowerNodes.values.contains(source.id)
+      do throws(ControlError) { try control.addSource(source, isLower: isLower) } catch {
+        throw SetupError("\(source.nodeName == source.id ? "-blockdev" : "-drive"): \(error)")
       }
     }
+    control.connectNodes(plan.lowerNodes)
     tellFirmwareOfDisks(plan, control.drives)
     tellFirmwareOfGeometries(control)
     var settings = MonitorSettings()
+    settings.characterDevices = plan.characterDevices
+    settings.option = "-qmp"
     settings.dialect = plan.dialect
     for address in monitors {
       let monitor = Monitor(target: control, address: address, settings: settings)
@@ -104,14 +107,13 @@ public final class QEMUMachine {
   }
 
   private static func serialSink(_ endpoint: Endpoint) throws -> SerialSink {
-    do throws(SystemError) {
-      switch endpoint {
-      case .stdio: return DescriptorSink(borrowing: STDOUT_FILENO)
-      case .file(let path): return try DescriptorSink(path: path)
-      case .null, .unix, .tcp, .descriptor: return MemorySink()
+    switch endpoint {
+    case .stdio: return DescriptorSink(borrowing: STDOUT_FILENO)
+    case .file(let path):
+      do throws(SystemError) { return try DescriptorSink(path: path) } catch {
+        throw SetupError("-serial file:\(path): \(SystemError.text(of: error.code))")
       }
-    } catch {
-      throw SetupError("-serial: \(SystemError.text(of: error.code))")
+    case .null, .unix, .tcp, .descriptor: return MemorySink()
     }
   }
 

@@ -74,6 +74,12 @@ public struct QEMUPlan: Sendable {
   public var endsAtReset = false
   /// The process ends when the one that started it does.
   public var endsWithParent = false
+  /// The process stays when the guest has switched the machine off.
+  public var staysAtShutdown = false
+  /// Ends of what moves characters, for the monitor.
+  public var characterDevices: [CharacterDevice] = []
+  /// Nodes that stand on others, and those, by their names.
+  public var lowerNodes: [String: String] = [:]
   /// The guest's name, for the monitor.
   public var name: String?
   /// Named files of the firmware's configuration.
@@ -122,6 +128,7 @@ public struct QEMUPlan: Sendable {
     try readSwitches(words)
     var devices = try DevicePlanner(words, board: board)
     try devices.plan()
+    lowerNodes = devices.lowerNodes
     drives = devices.drives
     spares = devices.spares
     debugExitPort = devices.debugExitPort

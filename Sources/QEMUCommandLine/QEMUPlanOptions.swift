@@ -91,20 +91,27 @@ extension QEMUPlan {
 
   mutating func readEndpoints(_ words: OptionWords) throws(UsageError) {
     var chardevs: [String: Endpoint] = [:]
+    var named: [CharacterDevice] = []
     for text in words.all("chardev") {
       let (id, endpoint) = try Endpoint.chardev(text)
       if chardevs[id] != nil { throw UsageError("-chardev \(text): id=\(id) is given twice") }
       chardevs[id] = endpoint
+      named.append(CharacterDevice(label: id, filename: endpoint.filename, isInUse: false))
     }
-    func endpoint(_ text: String, _ option: String) throws(UsageError) -> Endpoint {
+    func endpoint(_ text: String, _ option: String, _ label: String) throws(UsageError) -> Endpoint {
       let name = text.hasPrefix("chardev:") ? String(text.dropFirst("chardev:".count)) : text
-      if let known = chardevs[name] { return known }
-      return try Endpoint(text, option: option)
+      if let index = named.firstIndex(where: { $0.label == name }), let known = chardevs[name] {
+        named[index].isInUse = true
+        return known
+      }
+      let endpoint = try Endpoint(text, option: option)
+      named.append(CharacterDevice(label: label, filename: endpoint.filename, isInUse: true))
+      return endpoint
     }
-    if let text = words.last("qtest") { qtest = try endpoint(text, "-qtest") }
+    if let text = words.last("qtest") { qtest = try endpoint(text, "-qtest", "qtest") }
     if let path = words.last("qtest-log") { qtestLog = path == "none" ? "/dev/null" : path }
     for text in words.all("qmp") + words.all("qmp-pretty") where text != "none" {
-      monitors.append(try endpoint(text, "-qmp"))
+      monitors.append(try endpoint(text, "-qmp", "compat_monitor\(monitors.count)"))
     }
     for text in words.all("mon") {
       var list = try KeyValueList(text, option: "-mon", implied: "chardev")
@@ -118,13 +125,21 @@ extension QEMUPlan {
         throw UsageError("-mon \(text): the monitor speaks QMP only; write mode=control")
       }
       monitors.append(known)
+      if let index = named.firstIndex(where: { $0.label == id }) { named[index].isInUse = true }
     }
     try readMonitorObjects(words, chardevs)
     if words.has("audio") { dialect = .v10 }
     for text in words.all("monitor") where !["none", "null"].contains(text) {
       throw UsageError("-monitor \(text): the monitor speaks QMP only; write -qmp \(text), or -monitor none")
     }
-    try readSerial(words, endpoint)
+    try readSerial(words) { text throws(UsageError) in try endpoint(text, "-serial", "serial0") }
+    characterDevices = named
+    // The protocols would be mixed up with each other.
+    let users = [("-qtest", qtest), ("-serial", serial)] + monitors.map { ("-qmp", $0) }
+    let options = users.filter { $0.1 == .stdio }.map(\.0)
+    if options.count > 1 {
+      throw UsageError("\(options[1]) stdio: \(options[0]) is there already; write another address for one of them")
+    }
   }
 
   /// Monitors in the form that QEMU's newest test library writes.
@@ -145,11 +160,13 @@ extension QEMUPlan {
   }
 
   private mutating func readSerial(
-    _ words: OptionWords, _ endpoint: (String, String) throws(UsageError) -> Endpoint
+    _ words: OptionWords, _ endpoint: (String) throws(UsageError) -> Endpoint
   ) throws(UsageError) {
-    if words.has("nographic") { serial = .stdio }
-    guard let text = words.all("serial").first else { return }
-    serial = try endpoint(text == "mon:stdio" ? "stdio" : text, "-serial")
+    // Where another one is on the terminal, `-nographic` has no serial port there.
+    let isFree = qtest != .stdio && !monitors.contains(.stdio)
+    let byItself = words.has("nographic") && isFree ? "stdio" : nil
+    guard let text = words.all("serial").first ?? byItself, text != "none" else { return }
+    serial = try endpoint(text == "mon:stdio" ? "stdio" : text)
     switch serial {
     case .stdio, .file, .null: break
     case .unix, .tcp, .descriptor: throw UsageError("-serial \(text): write stdio, file:PATH or none")
@@ -193,15 +210,14 @@ extension QEMUPlan {
 
   mutating func readSwitches(_ words: OptionWords) throws(UsageError) {
     startsPaused = words.has("S")
-    endsAtReset = words.has("no-reboot")
-    for text in words.all("action") {
-      var list = try KeyValueList(text, option: "-action")
-      if let action = list.take("reboot") { endsAtReset = action == "shutdown" }
-      if list.take("shutdown") == "pause" {
-        throw UsageError("-action shutdown=pause: the process ends with its guest")
+    // The last of those that concern the same thing counts.
+    for option in words.options {
+      switch option.name {
+      case "no-reboot": endsAtReset = true
+      case "no-shutdown": staysAtShutdown = true
+      case "action": try readActions(option.value)
+      default: break
       }
-      list.ignore("panic", "watchdog", "shutdown")
-      try list.finish()
     }
     try readLife(words)
     name = words.last("name").map { String($0.prefix { $0 != "," }) }
@@ -209,7 +225,6 @@ extension QEMUPlan {
     let refused = [
       "incoming": "live migration is not offered", "daemonize": "start it in the background with a shell's &",
       "icount": "instructions are not counted", "loadvm": "there are no saved states",
-      "no-shutdown": "the process ends with its guest; leave it out",
     ]
     for option in words.options {
       if let reason = refused[option.name] {
@@ -237,6 +252,31 @@ extension QEMUPlan {
         }
       }
       try list.finish()
+    }
+  }
+
+  /// What happens then. No device tells of a panic or a watchdog, so what is to happen then is checked and changes nothing.
+  private static let actions = [
+    "reboot": ["reset", "shutdown"], "shutdown": ["poweroff", "pause"],
+    "panic": ["pause", "shutdown", "exit-failure", "none"],
+    "watchdog": ["reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"],
+  ]
+
+  private mutating func readActions(_ text: String) throws(UsageError) {
+    let list = try KeyValueList(text, option: "-action")
+    for (event, action) in list.remainder {
+      guard let choices = Self.actions[event] else {
+        throw UsageError(
+          "-action \(text): unknown key '\(event)'; keys are \(Self.actions.keys.sorted().joined(separator: ", "))")
+      }
+      guard choices.contains(action) else {
+        throw UsageError("-action \(event)=\(action) is unknown; choose one of \(choices.joined(separator: ", "))")
+      }
+      switch event {
+      case "reboot": endsAtReset = action == "shutdown"
+      case "shutdown": staysAtShutdown = action == "pause"
+      default: break
+      }
     }
   }
 }

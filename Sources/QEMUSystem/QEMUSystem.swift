@@ -20,7 +20,7 @@ struct QEMUSystem {
     do {
       exit(try run(Array(CommandLine.arguments.dropFirst())))
     } catch {
-      StandardError.print("\(name): \(line(error))")
+      StandardError.print("\(name): \(oneLine(line(error)))")
       exit(1)
     }
   }
@@ -30,6 +30,11 @@ struct QEMUSystem {
     if let image = error as? ImageError { return "-drive: \(image)" }
     let text = "\(error)"
     return text.hasPrefix("--drive") ? String(text.dropFirst()) : text
+  }
+
+  /// A name that a user has written may hold a line's end.
+  private static func oneLine(_ text: String) -> String {
+    text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? $0.escaped(asASCII: false) : String($0) }.joined()
   }
 
   private static func run(_ words: [String]) throws -> Int32 {
@@ -46,13 +51,15 @@ struct QEMUSystem {
     let signals = try ShutdownSignals()
     if plan.endsWithParent { try parent.endWithIt() }
     if let path = plan.pidFile { try writeProcessNumber(path) }
+    // As QEMU: the file is there as long as the process.
+    defer { if let path = plan.pidFile { unlink(path) } }
     let machine = try QEMUMachine(plan, program: name)
     signals.watch(machine.assembled)
     switch try machine.run() {
     case .guestExit(let status): return status & 0xff
     case .guestFault: return 1
     // As QEMU: being told to end is no failure.
-    case .signal, .hostRequest, .reset, .powerOff: return 0
+    case .signal, .hostRequest, .hostReset, .reset, .powerOff: return 0
     }
   }
 

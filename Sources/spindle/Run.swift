@@ -168,7 +168,7 @@ struct Run: ParsableCommand {
       return 0
     case .guestFault:
       return 1
-    case .hostRequest:
+    case .hostRequest, .hostReset:
       return 0
     }
   }

@@ -125,7 +125,7 @@ private final class TemporaryFile {
   @Test func layersAreThereOnlyWhereTheyAreAskedFor() throws {
     #expect(try assemble("driver=null").backends[0].driver is NullDriver)
     let top = try assemble("driver=null,throttling.bps-total=5,detect-zeroes=on").backends[0].driver
-    #expect(((top as? ZeroDetector)?.lower as? ThrottleDriver)?.lower is NullDriver)
+    #expect(((top as? ThrottleDriver)?.lower as? ZeroDetector)?.lower is NullDriver)
   }
 
   @Test func anImageThatMayNotBeWrittenIsReadOnlyWhereThatIsAllowed() throws {

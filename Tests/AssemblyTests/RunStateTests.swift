@@ -53,7 +53,7 @@ import Testing
     #expect(
       outcome.events == [
         .resumed, .blockError(drive: "d", isRead: true, action: .stop, code: EIO), .stopped, .resumed,
-        .shutdown(byGuest: false),
+        .shutdown(.hostRequest),
       ])
   }
 
@@ -68,7 +68,7 @@ import Testing
     #expect(outcome.failures == 0)
     #expect(
       outcome.events == [
-        .resumed, .blockError(drive: "d", isRead: false, action: .ignore, code: EIO), .shutdown(byGuest: false),
+        .resumed, .blockError(drive: "d", isRead: false, action: .ignore, code: EIO), .shutdown(.hostRequest),
       ])
     let failing = try run("rerror=report,fault=read:error=EIO:nth=2", iothread: iothread)
     #expect(failing.failures > 0)

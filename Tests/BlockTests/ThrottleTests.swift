@@ -40,6 +40,29 @@ import Testing
     #expect(bucket.wait(at: 0) == 0)
   }
 
+  @Test func aLongBurstLastsItsSecondsAtItsRate() {
+    var bucket = LeakyBucket(.init(10, burst: 100, burstSeconds: 3))
+    // A tenth of a second of the burst at once, and then at the burst's rate.
+    bucket.pour(10)
+    #expect(bucket.wait(at: 0) == 0)
+    bucket.pour(10)
+    #expect(bucket.wait(at: 0) == Self.second / 10 + 1)
+    bucket.pour(90)
+    #expect(bucket.wait(at: 0) == Self.second + 1)
+    // What three seconds of it hold has come, so it goes on at the average.
+    bucket.pour(200)
+    #expect(bucket.wait(at: 3 * Self.second) == 0)
+    bucket.pour(30)
+    #expect(bucket.wait(at: 3 * Self.second) == Self.second + 1)
+  }
+
+  @Test func aWaitThatNoNumberHoldsIsLong() {
+    var bucket = LeakyBucket(.init(1))
+    // As much as a guest may ask for at once, many times.
+    for _ in 0..<1000 { bucket.pour(1 << 41) }
+    #expect(bucket.wait(at: 0) > 1_000_000 * Self.second)
+  }
+
   @Test func aClockThatStandsDoesNotEmptyTheBucket() {
     var bucket = LeakyBucket(.init(10))
     #expect(bucket.wait(at: 7 * Self.second) == 0)
@@ -143,5 +166,84 @@ import Testing
     backend.submit(read.pointer)
     backend.close()
     #expect(read.bytes == TemporaryFile.pattern(4096))
+  }
+
+  // MARK: Limits of a disk at work
+
+  private func plainBackend() throws -> (HeldDriver, BlockBackend) {
+    let lower = HeldDriver()
+    let loop = try EventLoop(name: "test")
+    return (lower, BlockBackend(driver: lower, loop: loop, configuration: BlockConfiguration()))
+  }
+
+  private func submit(_ backend: BlockBackend, _ client: TestClient) -> UnsafeMutablePointer<BlockRequest> {
+    let request = TestRequest(.write, pieces: [4096], client: client).pointer
+    backend.submit(request)
+    return request
+  }
+
+  @Test func limitsArePutOnADiskThatHadNone() throws {
+    let (lower, backend) = try plainBackend()
+    let client = TestClient()
+    #expect(backend.driver === lower && backend.limits.isEmpty)
+    let before = submit(backend, client)
+    var limits = ThrottleLimits()
+    limits.requests.total = Self.slow
+    backend.setLimits(limits)
+    #expect(backend.limits == limits)
+    let first = submit(backend, client)
+    let second = submit(backend, client)
+    #expect(lower.held == [before, first])
+    // None: what waits goes on, and nothing waits any more.
+    backend.setLimits(ThrottleLimits())
+    let third = submit(backend, client)
+    #expect(lower.held == [before, first, second, third])
+    lower.completeAll()
+    #expect(client.results == [0, 0, 0, 0] && backend.inFlight == 0)
+  }
+
+  @Test func whatWaitsGoesOnByTheNewLimits() throws {
+    let kit = try Kit { $0.bytes.total = Self.slow }
+    for _ in 0..<3 { kit.submit(.read) }
+    #expect(kit.lower.held.count == 1)
+    var limits = ThrottleLimits()
+    limits.bytes.write = Self.slow
+    kit.driver.setLimits(limits)
+    #expect(kit.lower.held.count == 3 && kit.driver.waitingCount == 0)
+    kit.submit(.write)
+    kit.submit(.write)
+    #expect(kit.driver.waitingCount == 1)
+    kit.backend.hurry()
+    kit.lower.completeAll()
+  }
+
+  @Test func limitsThatComeDuringADrainHoldNothingUntilItsEnd() throws {
+    let (lower, backend) = try plainBackend()
+    let client = TestClient()
+    var limits = ThrottleLimits()
+    limits.requests.total = Self.slow
+    backend.drainBegan()
+    backend.setLimits(limits)
+    let during = [submit(backend, client), submit(backend, client)]
+    #expect(lower.held == during)
+    backend.drainEnded()
+    let after = [submit(backend, client), submit(backend, client)]
+    #expect(lower.held == during + after[..<1])
+    backend.hurry()
+    lower.completeAll()
+  }
+
+  @Test func aLargeRequestCountsAsSeveral() throws {
+    let kit = try Kit {
+      $0.requests.total = ThrottleLimits.Limit(1, burst: 3)
+      $0.requestBytes = 4096
+    }
+    // One of two and a half parts counts as three, and does not fill the bucket of three beyond its size.
+    kit.submit(.read, bytes: 10240)
+    kit.submit(.read, bytes: 512)
+    kit.submit(.read, bytes: 512)
+    #expect(kit.lower.held.count == 2 && kit.driver.waitingCount == 1)
+    kit.backend.hurry()
+    kit.lower.completeAll()
   }
 }

@@ -102,7 +102,7 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
 @Suite(.timeLimit(.minutes(2))) struct LifeCycleTests {
   @Test(arguments: [
     ShutdownReason.guestExit(status: 1), .guestExit(status: -1), .guestExit(status: Int32.min), .signal(15), .reset,
-    .guestFault,
+    .guestFault, .powerOff, .hostReset,
     .hostRequest,
   ])
   func runReturnsTheFirstReason(_ reason: ShutdownReason) throws {
@@ -114,6 +114,59 @@ private final class ExitingVCPUs: VCPUGroup, @unchecked Sendable {
     #expect(machine.shutdownReason == reason)
     #expect(try machine.run() == reason)
     #expect(!machine.lock.isHeld)
+  }
+
+  @Test func aMachineThatStaysStopsItsGuestAndBeginsAnewWhenItIsReset() throws {
+    let machine = try makeMachine()
+    machine.shutdownPolicy = .pause
+    machine.resetPolicy = .resetDevices
+    // Of the main loop's thread, which is this one.
+    nonisolated(unsafe) var events: [MachineEvent] = []
+    nonisolated(unsafe) var states: [RunState] = []
+    machine.events.observe { event in
+      events.append(event)
+      states.append(machine.runState)
+      switch event {
+      case .stopped:
+        // Only a reset lets it run again.
+        machine.resume()
+        machine.mainLoop.execute { machine.requestHostReset() }
+      case .reset:
+        machine.resume()
+        machine.mainLoop.execute { machine.requestShutdown(.signal(15)) }
+      default: break
+      }
+    }
+    machine.requestShutdown(.powerOff)
+    #expect(machine.shutdownReason == nil)
+    #expect(try machine.run() == .signal(15))
+    #expect(
+      events == [.resumed, .shutdown(.powerOff), .stopped, .reset(byGuest: false), .resumed, .shutdown(.signal(15))])
+    #expect(states[2] == .shutdown && states[3] == .prelaunch)
+  }
+
+  @Test(arguments: [ShutdownReason.signal(2), .hostRequest, .guestExit(status: 3), .guestFault])
+  func aMachineThatStaysEndsWhereItsUserOrItsProgramSaysSo(reason: ShutdownReason) throws {
+    let machine = try makeMachine()
+    machine.shutdownPolicy = .pause
+    machine.requestShutdown(reason)
+    #expect(try machine.run() == reason)
+  }
+
+  @Test func aResetThatEndsTheMachineStopsTheGuestOfOneThatStays() throws {
+    let machine = try makeMachine()
+    machine.shutdownPolicy = .pause
+    // Of the main loop's thread, which is this one.
+    nonisolated(unsafe) var events: [MachineEvent] = []
+    machine.events.observe { event in
+      events.append(event)
+      if event == .stopped { machine.mainLoop.execute { machine.requestHostReset() } }
+      if event == .shutdown(.hostReset) { machine.mainLoop.execute { machine.requestShutdown(.hostRequest) } }
+    }
+    machine.requestReset()
+    #expect(try machine.run() == .hostRequest)
+    #expect(
+      events == [.resumed, .shutdown(.reset), .stopped, .shutdown(.hostReset), .shutdown(.hostRequest)])
   }
 
   @Test func requestFromAnotherThreadWakesTheSleepingLoop() throws {

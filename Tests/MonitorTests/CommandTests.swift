@@ -164,10 +164,9 @@ import Testing
     ("x-blockdev-set-iothread", #"{"node-name":"n1","iothread":null,"force":true}"#, ["drain n1"]),
     ("block_resize", #"{"device":"d0","size":1048576}"#, ["resize d0 - 1048576"]),
     ("block_resize", #"{"node-name":"n","size":0}"#, ["resize - n 0"]),
-    (
-      "block_set_io_throttle", #"{"id":"v0","bps":5,"bps_rd":0,"bps_wr":0,"iops":0,"iops_rd":7,"iops_wr":0}"#,
-      ["throttle id(\"v0\") 5 7"]
-    ),
+    ("blockdev-add", #"{"driver":"raw","node-name":"up","file":"down"}"#, ["add node up over down read-only=false"]),
+    ("set-action", #"{"reboot":"shutdown","shutdown":"pause","panic":"none"}"#, ["policies shutdown pause"]),
+    ("set-action", #"{"shutdown":"poweroff"}"#, ["policies - end"]), ("set-action", "{}", ["policies - -"]),
     ("device_del", #"{"id":"v0"}"#, ["remove v0"]),
     (
       "device_add", #"{"driver":"virtio-blk-pci","id":"v9","drive":"d9","addr":"0x06.0","num-queues":2,"x":true}"#,
@@ -192,21 +191,19 @@ import Testing
       "Cannot move a node to an iothread: it stays on the loop of the drive that it is in"
     ),
     ("block_resize", #"{"device":"d0","size":-1}"#, "Parameter 'size' expects a >0 size"),
-    ("block_resize", #"{"device":"d0","size":18446744073709551615}"#, "Parameter 'size' expects a >0 size"),
+    (
+      "block_resize", #"{"device":"d0","size":18446744073709551615}"#,
+      "Invalid parameter type for 'size', expected: integer"
+    ),
     ("block_resize", #"{"device":5,"size":1}"#, "Invalid parameter type for 'device', expected: string"),
     ("blockdev-insert-medium", #"{"id":"cd0"}"#, "Parameter 'node-name' is missing"),
     (
       "blockdev-change-medium", #"{"id":"cd0","filename":"c","read-only-mode":"read-write"}"#,
       "The medium of a CD-ROM drive is read-only"
     ), ("blockdev-change-medium", #"{"id":"cd0","filename":"c","format":"qcow2"}"#, "Unknown driver 'qcow2'"),
-    (
-      "block_set_io_throttle", #"{"id":"v0","bps":-1,"bps_rd":0,"bps_wr":0,"iops":0,"iops_rd":0,"iops_wr":0}"#,
-      "bps/iops/max values must be within [0, 1000000000000000]"
-    ),
-    (
-      "block_set_io_throttle", #"{"id":"v0","bps":1,"bps_rd":1,"bps_wr":0,"iops":0,"iops_rd":0,"iops_wr":0}"#,
-      "bps/iops/max total values and read/write values cannot be used at the same time"
-    ), ("blockdev-add", #"{"node-name":"n2"}"#, "Parameter 'driver' is missing"),
+    ("set-action", #"{"reboot":"never"}"#, "Parameter 'reboot' does not accept value 'never'"),
+    ("set-action", #"{"watchdog":5}"#, "Invalid parameter type for 'watchdog', expected: string"),
+    ("blockdev-add", #"{"node-name":"n2"}"#, "Parameter 'driver' is missing"),
     ("blockdev-add", #"{"node-name":"n2","driver":"zzz"}"#, "Parameter 'driver' does not accept value 'zzz'"),
     ("blockdev-add", #"{"node-name":"n2","driver":"file"}"#, "Parameter 'filename' is missing"),
     ("blockdev-add", #"{"node-name":"n2","driver":"file","filename":"b","zz":1}"#, "Parameter 'zz' is unexpected"),
@@ -246,6 +243,65 @@ import Testing
     let arguments = command == "qom-get" ? #"{"path":"zz","property":"type"}"# : #"{"typename":"zz"}"#
     #expect(try kit.failure(command, arguments) == "DeviceNotFound: Device 'zz' not found")
     #expect(try kit.failure("blockdev-open-tray", #"{"id":"zz"}"#) == "DeviceNotFound: Device 'zz' not found")
+  }
+
+  /// `block_set_io_throttle` with the six limits that must be there, and others.
+  private static func throttle(_ changes: String) -> String {
+    var members = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"].map { (name: $0, value: "0") }
+    for change in changes.split(separator: ",") {
+      let parts = change.split(separator: ":")
+      members.removeAll { $0.name == parts[0] }
+      members.append((String(parts[0]), String(parts[1])))
+    }
+    return "{" + members.map { "\"\($0.name)\": \($0.value)" }.joined(separator: ", ") + "}"
+  }
+
+  @Test func limitsAreSetAndShown() throws {
+    let kit = try MonitorKit()
+    let arguments = Self.throttle(
+      #"id:"v0",bps_rd:5,bps_wr:6,bps_wr_max:60,bps_wr_max_length:4,iops:7,iops_max:70,iops_size:4096,group:"d0""#)
+    #expect(try kit.execute("block_set_io_throttle", arguments).isEmpty)
+    kit.target.finishWaiting()
+    #expect(try kit.ask(" ") == [["return": [:]]])
+    #expect(kit.target.log == [#"limit id("v0")"#])
+    var limits = ThrottleLimits()
+    limits.bytes.read = ThrottleLimits.Limit(5)
+    limits.bytes.write = ThrottleLimits.Limit(6, burst: 60, burstSeconds: 4)
+    limits.requests.total = ThrottleLimits.Limit(7, burst: 70)
+    limits.requestBytes = 4096
+    #expect(kit.target.limits == limits)
+    kit.target.drives[0].limits = limits
+    let shown = try #require(try kit.value("query-block").elements?[0]["inserted"])
+    for (name, value) in [
+      ("bps", 0), ("bps_rd", 5), ("bps_wr", 6), ("bps_wr_max", 60), ("bps_wr_max_length", 4), ("iops", 7),
+      ("iops_rd", 0), ("iops_wr", 0), ("iops_max", 70), ("iops_max_length", 1), ("iops_size", 4096),
+    ] { #expect(shown[name] == JSONValue(value), "\(name)") }
+    #expect(shown["group"] == "d0" && shown["bps_rd_max"] == nil && shown["bps_rd_max_length"] == nil)
+  }
+
+  @Test(arguments: [
+    ("", "Need exactly one of 'device' and 'id'"),
+    (#"id:"v0",bps:-1"#, "bps/iops/max values must be within [0, 1000000000000000]"),
+    (#"id:"v0",bps:1000000000000001"#, "bps/iops/max values must be within [0, 1000000000000000]"),
+    (
+      #"id:"v0",bps:1,bps_rd:1"#,
+      "bps/iops/max total values and read/write values cannot be used at the same time"
+    ),
+    (#"id:"v0",iops:9,iops_max:8"#, "bps_max/iops_max cannot be lower than bps/iops"),
+    (#"id:"v0",iops_max:8"#, "bps_max/iops_max require corresponding bps/iops values"),
+    (#"id:"v0",bps:9,bps_max_length:2"#, "burst length set without burst rate"),
+    (#"id:"v0",bps:9,bps_max:9,bps_max_length:0"#, "the burst length cannot be 0"),
+    (#"id:"v0",bps:9,bps_max:1000000000,bps_max_length:1000001"#, "burst length too high for this burst rate"),
+    (#"id:"v0",bps:9,iops_size:512"#, "iops size requires an iops value to be set"),
+    (#"id:"v0",bps:9,group:"others""#, "Drives share no limits here, so 'group' can only be the drive's own name"),
+    (#"id:"v0",bps:1.5"#, "Invalid parameter type for 'bps', expected: integer"),
+    (#"id:"v0",bps:9223372036854775808"#, "Invalid parameter type for 'bps', expected: integer"),
+    (#"id:"v0",bps_length:1"#, "Parameter 'bps_length' is unexpected"),
+  ])
+  func limitsThatDoNotGoTogetherAreNamed(changes: String, text: String) throws {
+    let kit = try MonitorKit()
+    #expect(try kit.failure("block_set_io_throttle", Self.throttle(changes)) == "GenericError: \(text)")
+    #expect(kit.target.log.isEmpty)
   }
 
   @Test func lockedTrayIsNoErrorForWhoAsksTheGuestToOpenIt() throws {
@@ -297,8 +353,55 @@ import Testing
     #expect(try kit.value("qom-get", #"{"path":"/machine","property":"type"}"#) == "pc-q35-7.2-machine")
     #expect(try kit.value("qom-get", #"{"path":"/machine/peripheral/v0","property":"type"}"#) == "virtio-blk-pci")
     #expect(try kit.value("qom-get", #"{"path":"v0","property":"drive"}"#) == "d0")
+    #expect(try kit.value("qom-get", #"{"path":"/machine/peripheral","property":"type"}"#) == "container")
     let listed = try #require(try kit.value("device-list-properties", #"{"typename":"ide-cd"}"#).elements)
     #expect(listed.contains(["name": "drive", "type": "str"]))
+  }
+}
+
+@Suite struct ObjectTreeTests {
+  @Test func objectsAreListedFromTheRoot() throws {
+    let kit = try MonitorKit()
+    #expect(
+      try kit.value("qom-list", #"{"path":"/"}"#) == [
+        ["name": "type", "type": "string"], ["name": "machine", "type": "child<pc-q35-7.2-machine>"],
+      ])
+    #expect(
+      try kit.value("qom-list", #"{"path":"/machine/peripheral"}"#) == [
+        ["name": "type", "type": "string"], ["name": "v0", "type": "child<virtio-blk-pci>"],
+        ["name": "cd0", "type": "child<ide-cd>"],
+      ])
+    let properties = try #require(try kit.value("qom-list", #"{"path":"/machine/peripheral/v0"}"#).elements)
+    // What is listed can be read.
+    for property in properties {
+      let name = try #require(property["name"]?.text)
+      _ = try kit.value("qom-get", #"{"path":"v0","property":"\#(name)"}"#)
+    }
+    #expect(properties.contains(["name": "drive", "type": "str"]))
+    #expect(try kit.failure("qom-list", #"{"path":"/nowhere"}"#) == "DeviceNotFound: Device '/nowhere' not found")
+  }
+
+  @Test func processorsAreListed() throws {
+    let kit = try MonitorKit()
+    let processors = try #require(try kit.value("query-cpus-fast").elements)
+    #expect(processors.map { $0["cpu-index"] } == [0, 1] && processors[1]["target"] == "x86_64")
+    #expect(processors[1]["props"] == ["socket-id": 1, "core-id": 0, "thread-id": 0])
+    for name in ["query-jobs", "query-block-jobs", "query-iothreads"] { #expect(try kit.value(name) == []) }
+    #expect(try kit.value("query-target") == ["arch": "x86_64"])
+  }
+
+  @Test func characterDevicesAreListedWhereTheyAreNamed() throws {
+    var settings = MonitorKit.settings
+    settings.characterDevices = [
+      CharacterDevice(label: "c", filename: "null", isInUse: false),
+      CharacterDevice(label: "serial0", filename: "stdio", isInUse: true),
+    ]
+    let kit = try MonitorKit(settings: settings)
+    #expect(
+      try kit.value("query-chardev") == [
+        ["frontend-open": false, "filename": "null", "label": "c"],
+        ["frontend-open": true, "filename": "stdio", "label": "serial0"],
+      ])
   }
 }
 

@@ -174,7 +174,7 @@ import Testing
       (MachineEvent.resumed, "RESUME", nil), (.powerdown, "POWERDOWN", nil),
       (.reset(byGuest: false), "RESET", #"{"guest": false, "reason": "host-qmp-system-reset"}"#),
       (.reset(byGuest: true), "RESET", #"{"guest": true, "reason": "guest-reset"}"#),
-      (.shutdown(byGuest: true), "SHUTDOWN", #"{"guest": true, "reason": "guest-shutdown"}"#),
+      (.shutdown(.powerOff), "SHUTDOWN", #"{"guest": true, "reason": "guest-shutdown"}"#),
       (
         .trayMoved(device: "cd0", isOpen: true), "DEVICE_TRAY_MOVED", #"{"device": "", "id": "cd0", "tray-open": true}"#
       ),
@@ -195,12 +195,11 @@ import Testing
 
   @Test(arguments: [
     (ShutdownReason.signal(15), "host-signal"), (.hostRequest, "host-qmp-quit"), (.guestFault, "guest-panic"),
-    (.reset, "guest-reset"), (.guestExit(status: 1), "guest-shutdown"),
+    (.reset, "guest-reset"), (.hostReset, "host-qmp-system-reset"), (.guestExit(status: 1), "guest-shutdown"),
   ])
   func theEndHasItsReason(reason: ShutdownReason, text: String) throws {
     let kit = try MonitorKit()
-    kit.target.shutdownReason = reason
-    kit.target.post(.shutdown(byGuest: reason.isByGuest))
+    kit.target.post(.shutdown(reason))
     #expect(try kit.ask(" ").first?["data"]?["reason"]?.text == text)
   }
 

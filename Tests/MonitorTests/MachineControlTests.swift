@@ -80,6 +80,7 @@ import TracingTestKit
     #expect(try machine.outline("stop") == ["STOP", "{}"])
     #expect(try machine.execute("query-status").last?["return"]?["status"] == "paused")
     #expect(try machine.outline("system_reset") == ["RESET", "{}"])
+    #expect(try machine.execute("query-status").last?["return"]?["status"] == "prelaunch")
     #expect(try machine.outline("cont") == ["RESUME", "{}"])
     #expect(try machine.outline("system_reset") == ["RESET", "{}"])
     #expect(try machine.execute("query-name").last?["return"]?["name"] == "under test")
@@ -88,8 +89,108 @@ import TracingTestKit
 
   @Test func aMachineThatEndsAtAResetEnds() throws {
     let machine = try RunningMachine(resets: false)
+    let replies = try machine.execute("system_reset")
+    #expect(replies.count == 2 && replies[0]["event"] == "SHUTDOWN" && replies[1] == ["return": [:]])
+    #expect(replies[0]["data"] == ["guest": false, "reason": "host-qmp-system-reset"])
+    #expect(machine.end() == .hostReset)
+  }
+
+  @Test func aMachineThatStaysWaitsForItsReset() throws {
+    let machine = try RunningMachine()
+    #expect(try machine.outline("set-action", #"{"shutdown":"pause"}"#) == ["{}"])
+    machine.assembled.machine.requestShutdown(.powerOff)
+    let events = [try machine.receive(), try machine.receive()]
+    #expect(events.map { $0["event"] } == ["SHUTDOWN", "STOP"])
+    #expect(events[0]["data"] == ["guest": true, "reason": "guest-shutdown"])
+    #expect(try machine.execute("query-status").last?["return"]?["status"] == "shutdown")
+    #expect(try machine.outline("cont") == ["Resetting the Virtual Machine is required"])
+    #expect(try machine.outline("system_reset") == ["RESET", "{}"])
+    #expect(try machine.outline("cont") == ["RESUME", "{}"])
+    // The stop is told of before the answer.
+    #expect(try machine.outline("set-action", #"{"reboot":"shutdown"}"#) == ["{}"])
+    #expect(try machine.outline("system_reset") == ["SHUTDOWN", "STOP", "{}"])
     #expect(try machine.outline("system_reset") == ["SHUTDOWN", "{}"])
-    #expect(machine.end() == .hostRequest)
+    try machine.quit()
+  }
+
+  private static func limits(_ changes: String) -> String {
+    #"{\#(changes), "bps_rd":0, "bps_wr":0, "iops":0, "iops_rd":0, "iops_wr":0}"#
+  }
+
+  @Test(arguments: [false, true]) func speedsAreLimitedWhileTheMachineRuns(iothread: Bool) throws {
+    let machine = try RunningMachine(iothread: iothread)
+    #expect(try machine.human("qemu-io d0 \"write -q 0 64k\"") == "")
+    // No test lives long enough to see the second write's turn.
+    #expect(try machine.outline("block_set_io_throttle", Self.limits(#""device":"d0","bps":1"#)) == ["{}"])
+    let shown = try machine.execute("query-block").last?["return"]?.elements?[0]["inserted"]
+    #expect(shown?["bps"] == 1 && shown?["group"] == "d0")
+    #expect(try machine.human("qemu-io d0 \"write -q 0 64k\"") == "")
+    #expect(try machine.human("qemu-io d0 \"aio_write 0 64k\"") == "")
+    let stats = try machine.execute("query-blockstats").last?["return"]?.elements?[0]["stats"]
+    #expect(stats?["wr_operations"] == 2)
+    // Who waits for it does not wait for its turn.
+    #expect(try machine.human("qemu-io d0 \"aio_flush\"") == "")
+    let after = try machine.execute("query-blockstats").last?["return"]?.elements?[0]["stats"]
+    #expect(after?["wr_operations"] == 3)
+    #expect(try machine.human("qemu-io d0 \"aio_write 0 64k\"") == "")
+    // By the path that clients find as `qdev`.
+    let path = #""id":"/machine/peripheral/d0/virtio-backend","bps":0"#
+    #expect(try machine.outline("block_set_io_throttle", Self.limits(path)) == ["{}"])
+    #expect(try machine.human("qemu-io d0 \"aio_flush\"") == "")
+    #expect(try machine.execute("query-block").last?["return"]?.elements?[0]["inserted"]?["group"] == nil)
+    #expect(
+      try machine.outline("block_set_io_throttle", Self.limits(#""device":"zz","bps":1"#)) == ["Device 'zz' not found"])
+    try machine.quit()
+  }
+
+  @Test func limitsAreTheDrivesWhateverIsInIt() throws {
+    let machine = try RunningMachine()
+    #expect(try machine.outline("block_set_io_throttle", Self.limits(#""id":"cd0","bps":123"#)) == ["{}"])
+    #expect(try machine.human("change cd0 \(machine.disc.path)") == "")
+    #expect(try machine.execute("query-block").last?["return"]?.elements?[1]["inserted"]?["bps"] == 123)
+    #expect(machine.assembled.backends.contains { $0.limits.bytes.total.average == 123 })
+    #expect(try machine.outline("eject", #"{"id":"cd0"}"#).last == "{}")
+    #expect(
+      try machine.outline("block_set_io_throttle", Self.limits(#""id":"cd0","bps":1"#))
+        == ["Device 'cd0' has no medium"])
+    #expect(try machine.outline("block_resize", #"{"device":"cd0","size":512}"#) == ["Device 'cd0' has no medium"])
+    try machine.quit()
+  }
+
+  @Test func aNodeIsInOneDeviceAndStaysWhenThatGoes() throws {
+    let machine = try RunningMachine()
+    #expect(
+      try machine.outline("blockdev-add", #"{"driver":"null-co","node-name":"low","size":1048576}"#) == ["{}"])
+    #expect(
+      try machine.outline("blockdev-add", #"{"driver":"raw","node-name":"up","file":"none"}"#)
+        == ["Cannot find device='none' nor node-name='none'"])
+    #expect(try machine.outline("blockdev-add", #"{"driver":"raw","node-name":"up","file":"low"}"#) == ["{}"])
+    #expect(try machine.outline("blockdev-del", #"{"node-name":"low"}"#) == ["Node low is in use"])
+    let plug = #"{"driver":"virtio-blk-pci","drive":"up","id":"v9","bus":"pcie.0","addr":"8"}"#
+    for (change, text) in [
+      ("\"1v\"", "Parameter 'id' expects an identifier"), ("\"a/b\"", "Parameter 'id' expects an identifier"),
+    ] { #expect(try machine.outline("device_add", plug.replacing("\"v9\"", with: change)) == [text]) }
+    #expect(try machine.outline("device_add", plug.replacing("pcie.0", with: "usb.0")) == ["Bus 'usb.0' not found"])
+    #expect(
+      try machine.outline("device_add", plug.replacing("\"up\"", with: "\"low\""))
+        == ["Drive 'low' is already in use by another block device"])
+    #expect(try machine.outline("device_add", plug) == ["{}"])
+    #expect(
+      try machine.outline("device_add", plug.replacing("v9", with: "v10"))
+        == ["Drive 'up' is already in use by another block device"])
+    #expect(try machine.outline("blockdev-del", #"{"node-name":"up"}"#) == ["Node up is in use"])
+    let drive = try #require(try machine.execute("query-block").last?["return"]?.elements?.last)
+    #expect(drive["device"] == "" && drive["inserted"]?["node-name"] == "up")
+    #expect(
+      try machine.execute("qom-get", #"{"path":"v9","property":"hotplugged"}"#).last == ["return": true])
+    // The guest has ejected its slot: a reset does that too.
+    #expect(try machine.outline("device_del", #"{"id":"v9"}"#) == ["{}"])
+    #expect(try machine.outline("device_del", #"{"id":"cd0"}"#) == ["Bus 'ide.1' does not support hotplugging"])
+    let told = try machine.outline("system_reset")
+    #expect(told.last == "{}" && told.contains("RESET"))
+    while !(try machine.execute("query-block").last?["return"]?.elements?.count == 2) {}
+    #expect(try machine.outline("device_add", plug.replacing("\"8\"", with: "\"9\"")) == ["{}"])
+    try machine.quit()
   }
 
   @Test func theGuestsEndIsTold() throws {

@@ -68,6 +68,11 @@ final class ScriptedTarget: MonitorTarget {
     post(.resumed)
   }
 
+  var processorCount = 2
+  func setPolicies(reset: ResetPolicy?, shutdown: ShutdownPolicy?) throws(ControlError) {
+    try note("policies \(reset.map { "\($0)" } ?? "-") \(shutdown.map { "\($0)" } ?? "-")")
+  }
+
   func reset(done: @escaping () -> Void) throws(ControlError) {
     try note("reset")
     waiting.append { [self] in
@@ -85,7 +90,7 @@ final class ScriptedTarget: MonitorTarget {
     log.append("quit")
     shutdownReason = .hostRequest
     waiting.append { [self] in
-      post(.shutdown(byGuest: false))
+      post(.shutdown(.hostRequest))
       done()
     }
   }
@@ -144,6 +149,10 @@ final class ScriptedTarget: MonitorTarget {
     added = configuration
   }
 
+  func addNode(named name: String, over lower: String, isReadOnly: Bool) throws(ControlError) {
+    try note("add node \(name) over \(lower) read-only=\(isReadOnly)")
+  }
+
   func removeNode(named name: String) throws(ControlError) { try note("remove node \(name)") }
 
   func resize(drive: String?, node: String?, to byteCount: UInt64, done: @escaping (ControlError?) -> Void) {
@@ -152,8 +161,13 @@ final class ScriptedTarget: MonitorTarget {
     waiting.append { done(error) }
   }
 
-  func setThrottle(of drive: DriveReference, to limits: DriveThrottle) throws(ControlError) {
-    try note("throttle \(drive) \(limits.bytes) \(limits.reads)")
+  var limits: ThrottleLimits?
+  func setLimits(
+    of drive: DriveReference, to limits: ThrottleLimits, done: @escaping () -> Void
+  ) throws(ControlError) {
+    try note("limit \(drive)")
+    self.limits = limits
+    waiting.append(done)
   }
 
   func transfer(
@@ -175,6 +189,8 @@ final class ScriptedTarget: MonitorTarget {
     let error = error
     waiting.append { done(error) }
   }
+
+  func letWaitingGo() { log.append("let go") }
 
   // MARK: Devices
 

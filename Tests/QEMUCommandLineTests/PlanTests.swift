@@ -118,6 +118,37 @@ private func drive(_ line: String) throws -> DriveConfiguration {
     #expect(plan.debugExitPort == 0xf4)
   }
 
+  @Test func whatHappensAtTheGuestsEndIsTheUsersChoice() throws {
+    let plain = try plan("-M q35")
+    #expect(!plain.endsAtReset && !plain.staysAtShutdown)
+    #expect(try plan("-no-shutdown").staysAtShutdown)
+    let both = try plan("-action reboot=shutdown,shutdown=pause,panic=pause,watchdog=none")
+    #expect(both.endsAtReset && both.staysAtShutdown)
+    // The last one counts.
+    let last = try plan("-no-reboot -no-shutdown -action reboot=reset -action shutdown=poweroff")
+    #expect(!last.endsAtReset && !last.staysAtShutdown)
+  }
+
+  @Test func characterDevicesAreNamed() throws {
+    let all = try plan(
+      "-chardev socket,id=c,path=/run/c,server=on,wait=off -mon chardev=c,mode=control -chardev null,id=n "
+        + "-qtest unix:/run/q -qmp tcp:127.0.0.1:4444,server=on -serial file:/run/s")
+    #expect(
+      all.characterDevices == [
+        CharacterDevice(label: "c", filename: "unix:/run/c,server=on", isInUse: true),
+        CharacterDevice(label: "n", filename: "null", isInUse: false),
+        CharacterDevice(label: "qtest", filename: "unix:/run/q", isInUse: true),
+        CharacterDevice(label: "compat_monitor0", filename: "tcp:127.0.0.1:4444,server=on", isInUse: true),
+        CharacterDevice(label: "serial0", filename: "file", isInUse: true),
+      ])
+    #expect(try plan("-serial chardev:s -chardev stdio,id=s").characterDevices.map(\.label) == ["s"])
+    #expect(try plan("-serial none").characterDevices.isEmpty)
+    #expect(try plan("-nographic").serial == .stdio)
+    #expect(try plan("-nographic -serial none").serial == .null)
+    // The terminal is the client's.
+    #expect(try plan("-nographic -qtest stdio").serial == .null)
+  }
+
   @Test func firmwareFilesHaveTextOrAPath() throws {
     let plan = try plan("-fw_cfg name=opt/a,string=x,,y -fw_cfg opt/b,file=/etc/b")
     #expect(
@@ -205,6 +236,27 @@ private func drive(_ line: String) throws -> DriveConfiguration {
     #expect(mixed.drives[1].deviceID == "cd0" && mixed.drives[1].media == .cdrom)
   }
 
+  @Test func whoNamesAPortHasItWhereverItStands() throws {
+    let late = try plan(
+      "-drive if=none,id=a,file=/a -drive if=none,id=b,file=/b -device ide-hd,drive=a -device ide-hd,drive=b,bus=ide.5")
+    #expect(late.drives.map(\.port) == [4, 5])
+    let controller = try plan(
+      "-drive file=/a -drive if=none,id=b,file=/b -device ide-hd,drive=b,bus=ahci0.0,unit=0 -device ahci,id=ahci0")
+    #expect(controller.drives.map(\.port) == [1, 0])
+    #expect(try plan("-drive file=/a -drive file=/b,index=0").drives.map(\.port) == [1, 0])
+  }
+
+  @Test func drivesWithoutANameAreCalledByTheirPlace() throws {
+    let three = try plan("-drive file=/a -drive file=/b,media=cdrom,index=2 -drive file=/c,if=virtio")
+    #expect(three.drives.map(\.id) == ["ide0-hd0", "ide2-cd0", "virtio0"])
+    #expect(try plan("-M pc -cdrom /c -hdb /b").drives.map(\.id).sorted() == ["ide0-hd1", "ide1-cd0"])
+    #expect(try plan("-drive if=none,file=/a -drive if=none,file=/b").spares.map(\.id) == ["none0", "none1"])
+    // A name that comes later is its user's all the same.
+    let named = try plan("-drive file=/a,if=virtio -drive file=/b,if=virtio,id=virtio0 -drive file=/c,id=ide0")
+    #expect(named.drives.map(\.id) == ["virtio1", "virtio0", "ide0"])
+    #expect(Set(try plan("-drive file=/a -drive file=/b,id=ide0-hd0").drives.map(\.id)).count == 2)
+  }
+
   @Test func busNamesAPort() throws {
     for port in 0...5 {
       #expect(try drive("-drive if=none,id=d,file=/a -device ide-hd,drive=d,bus=ide.\(port)").port == port)
@@ -271,6 +323,15 @@ private func drive(_ line: String) throws -> DriveConfiguration {
 }
 
 @Suite struct NodePlanTests {
+  @Test func nodesKnowWhatTheyStandOn() throws {
+    let plan = try plan(
+      "-blockdev driver=file,filename=/a,node-name=low -blockdev driver=raw,file=low,node-name=up "
+        + "-blockdev driver=null-co,node-name=other -device virtio-blk-pci,drive=up")
+    #expect(plan.lowerNodes == ["up": "low"])
+    #expect(plan.spares.map(\.nodeName) == ["low", "other"])
+    #expect(!plan.drives[0].hasName && plan.drives[0].nodeName == "up")
+  }
+
   @Test(arguments: [
     #"-blockdev node-name=drive0,driver=file,filename=/a"#,
     #"-blockdev driver=raw,node-name=drive0,file.driver=file,file.filename=/a"#,

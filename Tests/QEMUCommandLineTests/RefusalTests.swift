@@ -51,8 +51,45 @@ import Testing
     ("-drive if=none,id=d,file=/a -drive if=none,id=d,file=/b", "-drive: id=d is given twice; choose another"),
     ("-drive file=/a,index=32", "-drive: index=32 is not a whole number from 0 to 31"),
     (
-      "-drive file=/a,if=ide,index=6", "-drive: id=ide0: there is no free port for it; ports are 0 to 5"
+      "-drive file=/a,if=ide,index=6",
+      "-drive: index=6: that port is taken, or there is none; ports are 0 to 5"
     ),
+    (
+      "-drive file=/a,index=1 -drive file=/b,index=1",
+      "-drive: index=1: that port is taken, or there is none; ports are 0 to 5"
+    ),
+    (
+      "-drive if=none,id=d,file=/a -device ide-hd,drive=d,bus=ide.1,unit=1",
+      "-device ide-hd: unit=1: a port has one drive; write bus=ide.0 to bus=ide.5"
+    ),
+    (
+      "-drive if=none,id=d,file=/a -device ide-hd,drive=d,bus=ide.1 -device ide-cd,bus=ide.1",
+      "-device ide-cd: bus=ide.1 is taken; choose another port"
+    ),
+    ("-device ide-cd,id=a -device ide-cd,id=a", "-device ide-cd: id=a is given twice; choose another"),
+    (
+      "-device ide-cd,id=1a", "-device: id=1a is not a name: write a letter, then letters, digits, '-', '.' or '_'"
+    ),
+    (
+      "-drive file=/a,id=a/b", "-drive: id=a/b is not a name: write a letter, then letters, digits, '-', '.' or '_'"
+    ),
+    (
+      "-device ide-cd,warp=9", "-device ide-cd: there is no property 'warp' (warp=9); leave it out"
+    ),
+    (
+      "-drive if=none,id=d,file=/a -device virtio-blk-pci,drive=d,file=/b",
+      "-device virtio-blk-pci: there is no property 'file' (file=/b); leave it out"
+    ),
+    (
+      "-object iothread,id=a -object iothread,id=a",
+      "-object iothread,id=a: id=a is given twice; choose another"
+    ), ("-object iothread,id=a,warp=9", "-object: unknown key 'warp' (warp=9)"),
+    ("-chardev socket,id=c,path=", "-chardev socket,id=c,path=: path= names no socket; write path=FILE"),
+    ("-qtest stdio -qmp stdio", "-qmp stdio: -qtest is there already; write another address for one of them"),
+    ("-serial stdio -qtest stdio", "-serial stdio: -qtest is there already; write another address for one of them"),
+    ("-action shutdown=sleep", "-action shutdown=sleep is unknown; choose one of poweroff, pause"),
+    ("-action reboot=perhaps", "-action reboot=perhaps is unknown; choose one of reset, shutdown"),
+    ("-action panics=none", "-action panics=none: unknown key 'panics'; keys are panic, reboot, shutdown, watchdog"),
     ("-blockdev driver=file,filename=/a", "-blockdev driver=file,filename=/a: has no node-name="),
     (
       "-blockdev driver=raw,node-name=n,file=below", "-blockdev: file=below names no node that there is"

@@ -6,6 +6,14 @@ import Testing
 @testable import QEMUCommandLine
 
 @Suite struct WordsTests {
+  @Test func anAccentAtTheFrontOfANameBelongsToTheName() throws {
+    // It makes one character with the sign before it, which parts all the same.
+    let list = try KeyValueList("file=\u{301}a,,\u{301}b,\u{301}c=d", option: "-drive")
+    #expect(list["file"] == "\u{301}a,\u{301}b" && list["\u{301}c"] == "d")
+    let plan = try QEMUPlan(["-drive", "if=none,id=d,file=\u{301}a,,\u{301}b"])
+    #expect(plan.spares[0].source == .file(path: "\u{301}a,\u{301}b"))
+  }
+
   @Test func optionsKeepTheirOrderAndTakeOneOrTwoDashes() throws {
     let words = try OptionWords(["-M", "q35", "--nodefaults", "-m", "384", "disk.img"])
     #expect(

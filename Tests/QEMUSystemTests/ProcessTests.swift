@@ -42,6 +42,9 @@ import Testing
     "-warp 9", "-M vax", "-drive if=none,id=drive0,file=/nonexistent/disk.img,format=raw -device ide-hd,drive=drive0",
     "-device ide-hd,drive=nobody", "-m banana", "-device warp-drive",
     "-blockdev node-name=drive0,driver=file,filename=/nonexistent/disc.iso -device ide-cd,drive=drive0",
+    "-blockdev node-name=unused,driver=file,filename=/nonexistent/disc.iso",
+    "-drive if=none,id=drive0,file='/nonexistent/two\nlines'", "-qmp unix:/nonexistent/socket,server=on",
+    "-qmp fd:999", "-serial file:/nonexistent/file",
   ])
   func startUpErrorEndsAtOnceWithAMessage(_ options: String) throws {
     let folder = try Folder()
@@ -184,6 +187,69 @@ import Testing
     for command in ["stop", "cont", "system_reset"] { try machine.monitor.execute(command) }
     let told = machine.monitor.history
     #expect(told == ["STOP", "return", "RESUME", "return", "RESET", "return"])
+  }
+}
+
+@Suite struct ShutdownTests {
+  /// Switches the machine off as a guest does (ACPI's state S5).
+  private func switchOff(_ machine: Machine) throws {
+    let bridge = Machine.Place(device: 0x1f, function: 0)
+    try machine.setConfig(bridge, 0x40, 0x601)
+    try machine.setConfig(bridge, 0x44, 0x80)
+    try machine.output(0x604, 0x2000, .word)
+  }
+
+  @Test(arguments: ["-no-shutdown", "-action shutdown=pause"])
+  func aProcessThatStaysHasItsMachineBeginAnew(_ option: String) throws {
+    let machine = try Machine("-M q35 \(option)")
+    machine.monitor.forget()
+    try switchOff(machine)
+    #expect(try machine.monitor.event("SHUTDOWN")["reason"] as? String == "guest-shutdown")
+    try machine.monitor.event("STOP")
+    let status = try #require(try machine.monitor.execute("query-status") as? [String: Any])
+    #expect(status["status"] as? String == "shutdown" && status["running"] as? Bool == false)
+    #expect(try machine.monitor.refusal("cont").text == "Resetting the Virtual Machine is required")
+    // The client of qtest is served all the while.
+    #expect(try machine.ask("endianness") == "OK little")
+    for command in ["system_reset", "cont"] { try machine.monitor.execute(command) }
+    #expect(machine.monitor.history.suffix(4) == ["RESET", "return", "RESUME", "return"])
+    try machine.monitor.execute("quit")
+    #expect(machine.process.waitForEnd() == 0)
+  }
+
+  @Test func theGuestsEndIsTheProcesssOtherwise() throws {
+    let machine = try Machine("-M q35 -action panic=none")
+    try? switchOff(machine)
+    #expect(try machine.monitor.event("SHUTDOWN")["guest"] as? Bool == true)
+    #expect(machine.process.waitForEnd() == 0)
+  }
+
+  @Test func theProcesssNumberIsInItsFileAsLongAsItIsThere() throws {
+    let folder = try Folder()
+    let file = folder.file("pid")
+    let machine = try Machine("-M q35 -pidfile \(file)", folder: folder)
+    let text = try String(contentsOfFile: file, encoding: .utf8)
+    #expect(Int(text.dropLast()) ?? 0 > 0 && text.hasSuffix("\n"))
+    #expect(machine.process.end() == 0)
+    #expect(!FileManager.default.fileExists(atPath: file))
+  }
+
+  @Test func unusedNodesCanBePutIntoADrive() throws {
+    let folder = try Folder()
+    let image = try folder.image()
+    let machine = try Machine(
+      "-M q35 -device ide-cd,id=cd0,bus=ide.0 -blockdev driver=file,filename=\(image),node-name=low "
+        + "-blockdev driver=raw,file=low,node-name=disc", folder: folder)
+    let monitor = machine.monitor
+    let nodes = try #require(try monitor.execute("query-named-block-nodes") as? [[String: Any]])
+    #expect(Set(nodes.compactMap { $0["node-name"] as? String }) == ["low", "disc"])
+    #expect(try monitor.refusal("blockdev-del", ["node-name": "low"]).text == "Node low is in use")
+    try monitor.execute("blockdev-open-tray", ["id": "cd0"])
+    try monitor.execute("blockdev-insert-medium", ["id": "cd0", "node-name": "disc"])
+    let devices = try #require(try monitor.execute("query-chardev") as? [[String: Any]])
+    #expect(Set(devices.compactMap { $0["label"] as? String }) == ["char0", "qtest"])
+    #expect(devices.allSatisfy { $0["frontend-open"] as? Bool == true })
+    #expect(machine.process.end() == 0)
   }
 }
 

@@ -12,6 +12,8 @@ final class BlockNode {
   var byteCount: UInt64
   /// What serves it, while it is in a drive.
   var backend: BlockBackend?
+  /// The node that it stands on, where that has a name of its own.
+  var lower: BlockNode?
 
   init(_ configuration: DriveConfiguration, isNamed: Bool, byteCount: UInt64, backend: BlockBackend? = nil) {
     self.configuration = configuration
@@ -42,6 +44,10 @@ final class AttachedDrive {
   let tray: ATAPIDrive?
   /// What is in it.
   var node: BlockNode?
+  /// Most that it does in a second, whatever is in it.
+  var limits: ThrottleLimits
+  /// It came while the machine ran.
+  var isHotPlugged = false
   /// What became of the last request that failed.
   var status = DriveIOStatus.ok
 
@@ -49,6 +55,7 @@ final class AttachedDrive {
     self.configuration = configuration
     self.tray = tray
     self.node = node
+    limits = configuration.limits
   }
 
   /// The name that it is served under.
@@ -65,8 +72,8 @@ final class AttachedDrive {
 
   var report: DriveReport {
     DriveReport(
-      name: name, deviceID: deviceID, model: model,
+      name: configuration.hasName ? name : "", deviceID: deviceID, model: model,
       tray: tray.map { TrayReport(isOpen: $0.isTrayOpen, isLocked: $0.isLocked) }, medium: node?.report,
-      status: status)
+      limits: limits, status: status)
   }
 }

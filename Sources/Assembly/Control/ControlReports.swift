@@ -84,19 +84,22 @@ public struct DriveReport: Equatable, Sendable {
   public var tray: TrayReport?
   /// What is in it; nil for an empty drive.
   public var medium: NodeReport?
+  /// Most that it does in a second.
+  public var limits: ThrottleLimits
   /// Whether requests wait for the machine to go on.
   public var status: DriveIOStatus
 
   /// Describes a drive.
   public init(
     name: String, deviceID: String, model: String, tray: TrayReport? = nil, medium: NodeReport? = nil,
-    status: DriveIOStatus = .ok
+    limits: ThrottleLimits = ThrottleLimits(), status: DriveIOStatus = .ok
   ) {
     self.name = name
     self.deviceID = deviceID
     self.model = model
     self.tray = tray
     self.medium = medium
+    self.limits = limits
     self.status = status
   }
 

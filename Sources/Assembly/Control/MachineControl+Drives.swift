@@ -29,7 +29,7 @@ extension MachineControl {
     let found = assembled.drives.attached.first { drive in
       switch reference {
       case .device(let name): drive.name == name && !name.isEmpty
-      case .id(let id): drive.deviceID == id
+      case .id(let id): drive.deviceID == id || drive.deviceID == QEMUIdentifier.device(ofPath: id)
       }
     }
     guard let found else { throw .noDevice(reference.name) }
@@ -89,7 +89,7 @@ extension MachineControl {
     guard let node = allNodes.first(where: { $0.configuration.id == name }) else {
       throw ControlError("Node '\(name)' not found")
     }
-    guard node.backend == nil else { throw ControlError("Node '\(name)' is already in use") }
+    guard !isInUse(node) else { throw ControlError("Node '\(name)' is already in use") }
     try put(node, into: drive, tray, reference.name)
   }
 
@@ -117,6 +117,8 @@ extension MachineControl {
     configuration.isReadOnly = true
     configuration.interface = .ahci
     configuration.media = .cdrom
+    // Limits are the drive's, whatever is in it.
+    configuration.limits = drive.limits
     let backend: BlockBackend
     do {
       backend = try assembled.drives.makeBackend(configuration, loop: loop, reportedAs: drive.name)
@@ -135,14 +137,42 @@ extension MachineControl {
 
   /// Makes a node; its image is opened for a moment, to see that it is there.
   public func addNode(_ configuration: DriveConfiguration) throws(ControlError) {
-    let name = configuration.id
+    try addNode(configuration, locks: true)
+  }
+
+  /// - Parameter locks: whether others who write the image are in the way.
+  func addNode(_ configuration: DriveConfiguration, locks: Bool) throws(ControlError) {
+    try checkNew(configuration.id)
+    namedNodes.append(try open(configuration, isNamed: true, locks: locks))
+  }
+
+  /// Makes a node that stands on another one, whose bytes it has.
+  public func addNode(named name: String, over lower: String, isReadOnly: Bool) throws(ControlError) {
+    try checkNew(name)
+    guard let node = namedNodes.first(where: { $0.configuration.id == lower }) else {
+      throw ControlError("Cannot find device='\(lower)' nor node-name='\(lower)'")
+    }
+    guard !isInUse(node) else { throw ControlError("Node '\(lower)' is already in use") }
+    var configuration = node.configuration
+    configuration.id = name
+    configuration.isReadOnly = configuration.isReadOnly || isReadOnly
+    let upper = BlockNode(configuration, isNamed: true, byteCount: node.byteCount)
+    upper.lower = node
+    namedNodes.append(upper)
+  }
+
+  /// Whether a drive has a node, or another node stands on it.
+  func isInUse(_ node: BlockNode) -> Bool {
+    node.backend != nil || namedNodes.contains { $0.lower === node } || spares.contains { $0.node === node }
+  }
+
+  private func checkNew(_ name: String) throws(ControlError) {
     guard !allNodes.contains(where: { $0.configuration.id == name }) else {
       throw ControlError("Duplicate nodes with node-name='\(name)'")
     }
     guard !drives.contains(where: { $0.name == name }) else {
       throw ControlError("node-name=\(name) is conflicting with a device id")
     }
-    namedNodes.append(try open(configuration, isNamed: true))
   }
 
   /// Takes a node away that is in no drive.
@@ -150,13 +180,13 @@ extension MachineControl {
     guard let node = allNodes.first(where: { $0.configuration.id == name }) else {
       throw ControlError("Failed to find node with node-name='\(name)'")
     }
-    guard node.backend == nil, !spares.contains(where: { $0.node === node }) else {
-      throw ControlError("Node \(name) is in use")
-    }
+    guard !isInUse(node) else { throw ControlError("Node \(name) is in use") }
     namedNodes.removeAll { $0 === node }
   }
 
-  func open(_ configuration: DriveConfiguration, isNamed: Bool) throws(ControlError) -> BlockNode {
+  func open(
+    _ configuration: DriveConfiguration, isNamed: Bool, locks: Bool = true
+  ) throws(ControlError) -> BlockNode {
     let byteCount: UInt64
     switch configuration.source {
     case .null(let size, _), .memory(let size): byteCount = size
@@ -165,7 +195,7 @@ extension MachineControl {
       // Read-only: other users of the image are told of a writer when it is put to use, not before.
       do throws(ImageError) {
         byteCount = try ImageFile.open(
-          path: path, cache: configuration.cache, readOnly: true, locks: configuration.locksImage
+          path: path, cache: configuration.cache, readOnly: true, locks: locks && configuration.locksImage
         ).byteCount
       } catch {
         throw ControlError("Could not open '\(path)': \(Self.reason(error))")
@@ -187,9 +217,8 @@ extension MachineControl {
   public func resize(
     drive: String?, node: String?, to byteCount: UInt64, done: @escaping (ControlError?) -> Void
   ) {
-    guard let found = backend(drive: drive, node: node) else {
-      return done(ControlError("Cannot find device='\(drive ?? "")' nor node-name='\(node ?? "")'"))
-    }
+    let found: BlockBackend
+    do throws(ControlError) { found = try backend(toResize: drive, node, byteCount) } catch { return done(error) }
     let mainLoop = loop
     // Each is used on its own loop only.
     nonisolated(unsafe) let backend = found
@@ -204,10 +233,40 @@ extension MachineControl {
     }
   }
 
-  /// Limits the speed of a drive.
-  public func setThrottle(of reference: DriveReference, to limits: DriveThrottle) throws(ControlError) {
-    guard try find(reference).node != nil else { throw ControlError("Device '\(reference.name)' has no medium") }
-    if limits != DriveThrottle() { throw ControlError("Drives have no throttle that could be changed") }
+  private func backend(
+    toResize drive: String?, _ node: String?, _ byteCount: UInt64
+  ) throws(ControlError) -> BlockBackend {
+    guard let found = backend(drive: drive, node: node) else {
+      if let drive, attachedDrive(drive) != nil { throw ControlError("Device '\(drive)' has no medium") }
+      if let node, allNodes.contains(where: { $0.configuration.id == node }) {
+        throw ControlError("Node '\(node)' is in no drive; change the length of its image beside the machine")
+      }
+      throw ControlError("Cannot find device='\(drive ?? "")' nor node-name='\(node ?? "")'")
+    }
+    guard byteCount >= BlockBackend.sectorBytes, byteCount % BlockBackend.sectorBytes == 0 else {
+      throw ControlError("Could not resize: \(byteCount) bytes are not whole sectors of 512, at least one")
+    }
+    return found
+  }
+
+  /// Limits the speed of a drive, whatever is in it; it has its limits when `done` is called.
+  public func setLimits(
+    of reference: DriveReference, to limits: ThrottleLimits, done: @escaping () -> Void
+  ) throws(ControlError) {
+    let drive = try find(reference)
+    guard let backend = drive.node?.backend else { throw ControlError("Device '\(reference.name)' has no medium") }
+    drive.limits = limits
+    if backend.loop === loop {
+      backend.setLimits(limits)
+      return done()
+    }
+    let (mainLoop, distant) = (loop, DistantBackend(backend: backend))
+    // Made and called on the main loop.
+    nonisolated(unsafe) let answer = done
+    backend.loop.execute {
+      distant.backend.setLimits(limits)
+      mainLoop.execute { answer() }
+    }
   }
 
   // MARK: Counts and transfers
@@ -243,8 +302,26 @@ extension MachineControl {
     HostTransferRun(transfer, backend: backend, mainLoop: loop, done: done).start()
   }
 
+  /// Makes requests of all drives that wait for time go on.
+  public func letWaitingGo() {
+    for backend in assembled.drives.attached.compactMap({ $0.node?.backend }) {
+      let distant = DistantBackend(backend: backend)
+      if backend.loop === loop {
+        backend.letWaitingGo()
+      } else {
+        backend.loop.execute { distant.backend.letWaitingGo() }
+      }
+    }
+  }
+
   func backend(drive: String?, node: String?) -> BlockBackend? {
-    let found = assembled.drives.attached.first { ($0.name == drive && drive != "") || $0.deviceID == drive }
-    return found?.node?.backend ?? allNodes.first { $0.configuration.id == node }?.backend
+    if let backend = drive.flatMap({ attachedDrive($0) })?.node?.backend { return backend }
+    return allNodes.first { $0.configuration.id == node }?.backend
+  }
+
+  private func attachedDrive(_ name: String) -> AttachedDrive? {
+    assembled.drives.attached.first {
+      ($0.name == name && name != "") || $0.deviceID == QEMUIdentifier.device(ofPath: name)
+    }
   }
 }

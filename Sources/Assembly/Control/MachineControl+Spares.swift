@@ -15,8 +15,26 @@ struct SpareDrive {
 }
 
 extension MachineControl {
+  /// Takes a drive or node that was described before the machine ran and that no device uses. Before the machine runs.
+  /// - Parameter isLower: another node stands on it, which may have its image open for writing.
+  /// - Throws: why its image cannot be used.
+  public func addSource(_ source: DriveConfiguration, isLower: Bool) throws(ControlError) {
+    if source.nodeName == source.id { return try addNode(source, locks: !isLower) }
+    try addDrive(source, locks: false)
+  }
+
+  /// Says which node stands on which, by their names. Before the machine runs.
+  public func connectNodes(_ lowers: [String: String]) {
+    for node in namedNodes {
+      guard let name = lowers[node.configuration.id] else { continue }
+      node.lower = namedNodes.first { $0.configuration.id == name }
+    }
+  }
+
   /// Makes a drive that a device may be given; its image is opened for a moment, to see that it is there.
-  public func addDrive(_ drive: DriveConfiguration) throws(ControlError) {
+  public func addDrive(_ drive: DriveConfiguration) throws(ControlError) { try addDrive(drive, locks: true) }
+
+  private func addDrive(_ drive: DriveConfiguration, locks: Bool) throws(ControlError) {
     guard !drives.contains(where: { $0.name == drive.id }) else {
       throw ControlError("Duplicate ID '\(drive.id)' for drive")
     }
@@ -27,7 +45,7 @@ extension MachineControl {
     if drive.source != .empty {
       var configuration = drive
       configuration.id = drive.nodeName ?? assembled.drives.nextNodeName()
-      node = try open(configuration, isNamed: drive.nodeName != nil)
+      node = try open(configuration, isNamed: drive.nodeName != nil, locks: locks)
     }
     spares.append(SpareDrive(configuration: drive, node: node))
   }
@@ -49,9 +67,12 @@ extension MachineControl {
     guard models.contains(model) else { throw ControlError("'\(model)' is not a device that can be plugged in") }
     var options = options
     guard let source = options.removeValue(forKey: "drive") else { throw ControlError("drive property not set") }
-    var drive = try configuration(ofSource: source)
+    var drive = try takeSource(source)
     drive.interface = .virtio
     drive.deviceID = options.removeValue(forKey: "id")
+    if let id = drive.deviceID, !QEMUIdentifier.isWellFormed(id) {
+      throw ControlError("Parameter 'id' expects an identifier")
+    }
     drive.virtioInterface = model == "virtio-blk-pci-non-transitional" ? .modern : .transitional
     drive.serial = options.removeValue(forKey: "serial") ?? drive.serial
     if let text = options.removeValue(forKey: "addr") {
@@ -60,40 +81,40 @@ extension MachineControl {
       }
       drive.pciAddress = address
     }
-    if let bus = options.removeValue(forKey: "bus"), !Self.busNames.contains(bus) {
+    if let bus = options.removeValue(forKey: "bus"), !Self.buses.contains(bus) {
       throw ControlError("Bus '\(bus)' not found")
     }
     if let other = options.keys.sorted().first { throw ControlError("Property '\(model).\(other)' not found") }
+    let node = namedNodes.first { $0.configuration.id == source }
+    if node != nil {
+      drive.nodeName = source
+      drive.hasName = false
+    }
     do {
       try assembled.plugVirtioDisk(drive, at: drive.pciAddress)
     } catch {
       throw ControlError("\(error)")
     }
+    assembled.drives.plugged(drive.deviceID ?? drive.id, serving: node)
     spares.removeAll { $0.configuration.id == source }
-    // A node that its user has made stays the same one, and is in use from here on.
-    if let node = namedNodes.first(where: { $0.configuration.id == source }),
-      let attached = assembled.drives.attached.last
-    {
-      node.backend = attached.node?.backend
-      attached.node = node
-    }
   }
 
-  /// Names of the root bus: on q35, and on the older PC.
-  private static let busNames = ["pcie.0", "pci.0"]
-
   /// What a device that is plugged in is to have: a drive that no device uses, or a node.
-  private func configuration(ofSource name: String) throws(ControlError) -> DriveConfiguration {
+  private func takeSource(_ name: String) throws(ControlError) -> DriveConfiguration {
     if let spare = spares.first(where: { $0.configuration.id == name }) {
       if spare.node == nil { throw ControlError("Device needs media, but drive is empty") }
       return spare.configuration
     }
-    let isTaken = assembled.drives.attached.contains { $0.name == name && !name.isEmpty }
-    guard let node = allNodes.first(where: { $0.configuration.id == name }), !isTaken else {
-      if isTaken { throw ControlError("Drive '\(name)' is already in use by another device") }
+    if assembled.drives.attached.contains(where: { $0.name == name && !name.isEmpty }) {
+      throw ControlError("Drive '\(name)' is already in use by another block device")
+    }
+    guard let node = allNodes.first(where: { $0.configuration.id == name }) else {
       throw ControlError("Property 'virtio-blk-device.drive' can't find value '\(name)'")
     }
-    guard node.backend == nil else { throw ControlError("Drive '\(name)' is already in use by another device") }
-    return node.configuration
+    guard !isInUse(node) else { throw ControlError("Drive '\(name)' is already in use by another block device") }
+    var configuration = node.configuration
+    // That was the place of the device that had it before.
+    configuration.pciAddress = nil
+    return configuration
   }
 }

@@ -27,6 +27,7 @@ public final class MachineControl: MonitorTarget {
     self.assembled = assembled
     machineName = name
     self.shape = shape
+    namedNodes = assembled.drives.attached.compactMap(\.node).filter(\.isNamed)
     machine.lock.withLock { machine.events.observe { [weak self] in self?.happened($0) } }
   }
 
@@ -53,11 +54,19 @@ public final class MachineControl: MonitorTarget {
     switch event {
     case .reset: answer(&resetWaiters)
     case .shutdown:
-      // A reset that was asked for does not come any more.
+      // A reset that was asked for does not come any more. Where the machine stays, its stop is told of before the answer.
+      guard shutdownReason != nil else { return answerLater(&resetWaiters) }
       answer(&resetWaiters)
       answer(&endWaiters)
     default: break
     }
+  }
+
+  private func answerLater(_ waiters: inout [() -> Void]) {
+    // Made and called on the loop.
+    nonisolated(unsafe) let all = waiters
+    waiters = []
+    loop.execute { for waiter in all { waiter() } }
   }
 
   private func answer(_ waiters: inout [() -> Void]) {
@@ -84,12 +93,24 @@ public final class MachineControl: MonitorTarget {
 
   /// Lets the guest run on; requests that failed and wait are tried again.
   public func cont() throws(ControlError) {
+    guard runState != .shutdown else { throw ControlError("Resetting the Virtual Machine is required") }
     machine.resume()
   }
 
+  /// Says what becomes of the process when the guest asks for a reset or ends the machine; nil leaves it as it is.
+  public func setPolicies(reset: ResetPolicy?, shutdown: ShutdownPolicy?) throws(ControlError) {
+    if reset == .resetDevices, machine.resetPolicy != .resetDevices, machine.vcpus != nil {
+      throw ControlError("A kernel that was started without firmware cannot be reset; restart the machine's process")
+    }
+    if let reset { machine.resetPolicy = reset }
+    if let shutdown { machine.shutdownPolicy = shutdown }
+  }
+
+  /// Virtual processors.
+  public var processorCount: Int { assembled.processorCount }
+
   /// Resets the machine, and tells when that is done. A machine that ends where a guest asks for a reset ends.
   public func reset(done: @escaping () -> Void) throws(ControlError) {
-    guard machine.resetPolicy == .resetDevices else { return quit(done: done) }
     resetWaiters.append(done)
     machine.requestHostReset()
   }
@@ -107,9 +128,17 @@ public final class MachineControl: MonitorTarget {
 
   // MARK: Devices
 
+  /// Names of the PCI bus: of a q35 board, and of an older one.
+  static let buses = ["pcie.0", "pci.0"]
+
   /// Asks the guest to let a device go.
   public func removeDevice(id: String) throws(ControlError) {
-    guard id == assembled.ahci.name || devices.contains(where: { $0.id == id }) else { throw .noDevice(id) }
+    if id != assembled.ahci.name {
+      guard let device = devices.first(where: { $0.id == id }) else { throw .noDevice(id) }
+      guard Self.buses.contains(device.bus) else {
+        throw ControlError("Bus '\(device.bus)' does not support hotplugging")
+      }
+    }
     do throws(SetupError) { try assembled.unplug(id) } catch { throw ControlError(error.description) }
   }
 
@@ -119,8 +148,10 @@ public final class MachineControl: MonitorTarget {
   /// The drives' devices.
   public var devices: [DeviceReport] {
     assembled.drives.attached.map { drive in
-      let bus = drive.configuration.interface == .virtio ? "pcie.0" : "ide"
-      return DeviceReport(id: drive.deviceID, model: drive.model, bus: bus)
+      let configuration = drive.configuration
+      let port = configuration.port.map { "ide.\($0)" } ?? "ide"
+      let bus = configuration.interface == .ahci ? port : configuration.isOnBoard ? "virtio-mmio" : "pcie.0"
+      return DeviceReport(id: drive.deviceID, model: drive.model, bus: bus, isHotPlugged: drive.isHotPlugged)
     }
   }
 

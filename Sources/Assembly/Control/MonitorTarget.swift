@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Block
 import EventLoop
 import Machine
 
@@ -29,6 +30,10 @@ public protocol MonitorTarget: AnyObject {
   func stop()
   /// Lets the guest run on; requests that failed and wait are tried again.
   func cont() throws(ControlError)
+  /// Says what becomes of the process when the guest asks for a reset or ends the machine; nil leaves it as it is.
+  func setPolicies(reset: ResetPolicy?, shutdown: ShutdownPolicy?) throws(ControlError)
+  /// Virtual processors.
+  var processorCount: Int { get }
   /// Resets the machine, and tells when that is done.
   func reset(done: @escaping () -> Void) throws(ControlError)
   /// Asks the guest to power down.
@@ -60,12 +65,14 @@ public protocol MonitorTarget: AnyObject {
   func removeDrive(named name: String) throws(ControlError)
   /// Makes a node that a drive or device can be given; its name is the configuration's `id`.
   func addNode(_ configuration: DriveConfiguration) throws(ControlError)
-  /// Takes a node away that is in no drive.
+  /// Makes a node that stands on another one, whose bytes it has.
+  func addNode(named name: String, over lower: String, isReadOnly: Bool) throws(ControlError)
+  /// Takes a node away that is in no drive and that no other node stands on.
   func removeNode(named name: String) throws(ControlError)
   /// Changes the size of what is in a drive, or of a node, and tells the guest.
   func resize(drive: String?, node: String?, to byteCount: UInt64, done: @escaping (ControlError?) -> Void)
-  /// Limits the speed of a drive.
-  func setThrottle(of drive: DriveReference, to limits: DriveThrottle) throws(ControlError)
+  /// Limits the speed of a drive that has a medium; it has its limits when `done` is called.
+  func setLimits(of drive: DriveReference, to limits: ThrottleLimits, done: @escaping () -> Void) throws(ControlError)
   /// Reads or writes beside the guest. What was read is the answer's value; it is empty for all else.
   func transfer(
     _ transfer: HostTransfer, drive: String, done: @escaping (Result<[UInt8], ControlError>) -> Void)
@@ -74,6 +81,8 @@ public protocol MonitorTarget: AnyObject {
   func debug(_ command: BreakpointCommand, drive: String, done: @escaping (ControlError?) -> Void)
   /// Waits until nothing is under way in a node that is in a drive. The loop may run meanwhile.
   func drain(node: String, done: @escaping (ControlError?) -> Void)
+  /// Makes requests of all drives that wait for time go on: somebody waits for their end.
+  func letWaitingGo()
 
   // MARK: Devices
 
@@ -121,22 +130,14 @@ public struct DeviceReport: Equatable, Sendable {
   public var model: String
   /// What it is on, such as `pcie.0` or `ide.0`.
   public var bus: String
+  /// It came while the machine ran.
+  public var isHotPlugged: Bool
 
   /// Describes a device.
-  public init(id: String, model: String, bus: String) {
+  public init(id: String, model: String, bus: String, isHotPlugged: Bool = false) {
     self.id = id
     self.model = model
     self.bus = bus
+    self.isHotPlugged = isHotPlugged
   }
-}
-
-/// Limits of a drive's speed, a second; 0 for none.
-public struct DriveThrottle: Equatable, Sendable {
-  /// Bytes of all requests, of reads, of writes.
-  public var bytes: UInt64 = 0, readBytes: UInt64 = 0, writtenBytes: UInt64 = 0
-  /// Requests, reads, writes.
-  public var requests: UInt64 = 0, reads: UInt64 = 0, writes: UInt64 = 0
-
-  /// No limits.
-  public init() {}
 }

@@ -59,36 +59,74 @@ extension MonitorCommands {
 
   // MARK: Objects
 
-  /// The device of a path: its name alone, or under `/machine/peripheral`.
-  private func device(at path: String) throws(ControlError) -> DeviceReport {
-    let prefix = "/machine/peripheral/"
-    let name = path.hasPrefix(prefix) ? String(path.dropFirst(prefix.count)) : path
-    guard let device = target.devices.first(where: { $0.id == name }) else { throw .noDevice(path) }
-    return device
+  /// Something in the tree of objects, as far as there is one.
+  private enum TreeObject {
+    /// What holds others: their names and types.
+    case container(type: String, children: [(name: String, type: String)])
+    case device(DeviceReport)
+  }
+
+  private static let peripherals = "/machine/peripheral"
+
+  /// The object of a path; a device is found by its name alone too.
+  private func object(at path: String) throws(ControlError) -> TreeObject {
+    switch path {
+    case "/": return .container(type: "container", children: [("machine", target.shape.typeName)])
+    case "/machine":
+      return .container(type: target.shape.typeName, children: [("peripheral", "container")])
+    case Self.peripherals:
+      return .container(type: "container", children: target.devices.map { ($0.id, $0.model) })
+    default:
+      guard let device = target.devices.first(where: { $0.id == QEMUIdentifier.device(ofPath: path) }) else {
+        throw .noDevice(path)
+      }
+      return .device(device)
+    }
+  }
+
+  /// What can be read of a device: names, types and values.
+  private func readable(_ device: DeviceReport) -> [(name: String, type: String, value: JSONValue)] {
+    var all: [(name: String, type: String, value: JSONValue)] = [
+      ("type", "string", .string(device.model)), ("realized", "bool", true),
+      ("hotplugged", "bool", .bool(device.isHotPlugged)), ("parent_bus", "link<bus>", .string(device.bus)),
+    ]
+    if let drive = target.drives.first(where: { $0.deviceID == device.id }) {
+      all.append(("drive", "str", .string(drive.name)))
+    }
+    return all
+  }
+
+  func listObject(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
+    let entries: [(name: String, type: String)]
+    switch try object(at: arguments.required("path")) {
+    case .container(_, let children):
+      entries = [("type", "string")] + children.map { ($0.name, "child<\($0.type)>") }
+    case .device(let device): entries = readable(device).map { ($0.name, $0.type) }
+    }
+    return .array(entries.map { ["name": .string($0.name), "type": .string($0.type)] })
   }
 
   func getProperty(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
-    let (path, property) = (arguments.required("path"), arguments.required("property"))
-    if path == "/machine" || path == "/" {
-      guard property == "type" else { throw Self.noProperty(target.shape.typeName, property) }
-      return .string(path == "/" ? "container" : target.shape.typeName)
-    }
-    let device = try device(at: path)
-    switch property {
-    case "type": return .string(device.model)
-    case "realized": return true
-    case "hotplugged": return false
-    case "drive":
-      guard let drive = target.drives.first(where: { $0.deviceID == device.id }) else { fallthrough }
-      return .string(drive.name)
-    default: throw Self.noProperty(device.model, property)
+    let property = arguments.required("property")
+    switch try object(at: arguments.required("path")) {
+    case .container(let type, _):
+      guard property == "type" else { throw Self.noProperty(type, property) }
+      return .string(type)
+    case .device(let device):
+      guard let found = readable(device).first(where: { $0.name == property }) else {
+        throw Self.noProperty(device.model, property)
+      }
+      return found.value
     }
   }
 
   func setProperty(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
     let (path, property) = (arguments.required("path"), arguments.required("property"))
-    if path == "/machine" || path == "/" { throw Self.noProperty(target.shape.typeName, property) }
-    let device = try device(at: path)
+    let device: DeviceReport
+    switch try object(at: path) {
+    case .container(let type, _): throw Self.noProperty(type, property)
+    case .device(let found): device = found
+    }
     guard DeviceType.named(device.model)?.properties.contains(where: { $0.name == property }) == true else {
       throw Self.noProperty(device.model, property)
     }

@@ -18,7 +18,7 @@ extension MonitorCommands {
       object["io-status"] = .string(drive.status.rawValue)
     }
     if let tray = drive.tray { object["tray_open"] = .bool(tray.isOpen) }
-    if let medium = drive.medium { object["inserted"] = describe(medium) }
+    if let medium = drive.medium { object["inserted"] = describe(medium, limits: drive.limits, of: drive) }
     return .object(object)
   }
 
@@ -51,7 +51,7 @@ extension MonitorCommands {
     target.statistics { all in
       let described = zip(drives, all).map { drive, statistics -> JSONValue in
         var object = JSONObject([
-          ("device", .string(statistics.name)), ("stats", Self.describe(statistics.counts)),
+          ("device", .string(drive.name)), ("stats", Self.describe(statistics.counts)),
         ])
         if drive.isAttached { object["qdev"] = .string(Self.path(of: drive.deviceID, model: drive.model)) }
         if let medium = drive.medium { object["node-name"] = .string(medium.name) }
@@ -144,37 +144,12 @@ extension MonitorCommands {
     try target.changeMedium(of: drive, to: image, force: force)
   }
 
-  // MARK: Size and speed
+  // MARK: Size
 
   func resize(_ arguments: MonitorArguments, answer: @escaping MonitorCommand.Answer) throws(ControlError) {
     let size = try arguments.count("size") ?? 0
-    guard size <= UInt64(Int64.max) else { throw ControlError("Parameter 'size' expects a >0 size") }
     target.resize(drive: arguments.text("device"), node: arguments.text("node-name"), to: size) { error in
       answer(error.map { .failure($0) } ?? .success([:]))
     }
-  }
-
-  func setThrottle(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
-    let drive = try arguments.drive()
-    var limits = DriveThrottle()
-    func limit(_ name: String) throws(ControlError) -> UInt64 {
-      guard case .integer(let value)? = arguments.object[name], let limit = UInt64(exactly: value) else {
-        throw ControlError("bps/iops/max values must be within [0, 1000000000000000]")
-      }
-      return limit
-    }
-    limits.bytes = try limit("bps")
-    limits.readBytes = try limit("bps_rd")
-    limits.writtenBytes = try limit("bps_wr")
-    limits.requests = try limit("iops")
-    limits.reads = try limit("iops_rd")
-    limits.writes = try limit("iops_wr")
-    if (limits.bytes > 0 && limits.readBytes + limits.writtenBytes > 0)
-      || (limits.requests > 0 && limits.reads + limits.writes > 0)
-    {
-      throw ControlError("bps/iops/max total values and read/write values cannot be used at the same time")
-    }
-    try target.setThrottle(of: drive, to: limits)
-    return [:]
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Assembly
+import Glibc
 import Machine
 
 /// The machine as a whole.
@@ -36,7 +37,14 @@ extension MonitorCommands {
   }
 
   func queryCharacterDevices(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
-    [["frontend-open": true, "filename": .string(filename), "label": .string(settings.label)]]
+    let own = CharacterDevice(label: settings.label, filename: filename, isInUse: true)
+    let all = settings.characterDevices.isEmpty ? [own] : settings.characterDevices
+    return .array(
+      all.map { device in
+        [
+          "frontend-open": .bool(device.isInUse), "filename": .string(device.filename), "label": .string(device.label),
+        ]
+      })
   }
 
   private var filename: String {
@@ -58,6 +66,23 @@ extension MonitorCommands {
 
   func queryKVM(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
     ["enabled": .bool(target.usesKVM), "present": true]
+  }
+
+  func queryArchitecture(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue { ["arch": "x86_64"] }
+
+  /// Of what QEMU lists here there is nothing: no jobs, and no I/O threads that a client has made.
+  func queryNone(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue { [] }
+
+  /// Each has a socket of its own. Which thread plays it is not told: the process's number stands for all.
+  func queryProcessors(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
+    .array(
+      (0..<target.processorCount).map { index in
+        [
+          "cpu-index": JSONValue(index), "qom-path": "/machine/unattached/device[\(index)]",
+          "thread-id": JSONValue(Int(getpid())),
+          "props": ["socket-id": JSONValue(index), "core-id": 0, "thread-id": 0], "target": "x86_64",
+        ]
+      })
   }
 
   /// One entry: clients start each machine they find, and all boards here are the same. Its members are exactly those that
@@ -93,6 +118,14 @@ extension MonitorCommands {
 
   func systemReset(_ arguments: MonitorArguments, answer: @escaping MonitorCommand.Answer) throws(ControlError) {
     try target.reset { answer(.success([:])) }
+  }
+
+  /// What becomes of a guest's panic or a watchdog is taken and changes nothing: there is no device that tells of them.
+  func setAction(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
+    try target.setPolicies(
+      reset: arguments.text("reboot").map { $0 == "reset" ? .resetDevices : .shutdown },
+      shutdown: arguments.text("shutdown").map { $0 == "pause" ? .pause : .end })
+    return [:]
   }
 
   func systemPowerDown(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {

@@ -118,10 +118,23 @@ final class MonitorCommands {
     MonitorCommand("query-chardev", now: MonitorCommands.queryCharacterDevices),
     MonitorCommand("query-machines", now: MonitorCommands.queryMachines),
     MonitorCommand("query-pci", now: MonitorCommands.queryPCI),
+    MonitorCommand("query-cpus-fast", now: MonitorCommands.queryProcessors),
+    MonitorCommand("query-iothreads", now: MonitorCommands.queryNone),
+    MonitorCommand("query-jobs", now: MonitorCommands.queryNone),
+    MonitorCommand("query-block-jobs", now: MonitorCommands.queryNone),
+    MonitorCommand("query-target", now: MonitorCommands.queryArchitecture),
     MonitorCommand("stop", now: MonitorCommands.stop),
     MonitorCommand("cont", now: MonitorCommands.cont),
     MonitorCommand("system_reset", later: MonitorCommands.systemReset),
     MonitorCommand("system_powerdown", now: MonitorCommands.systemPowerDown),
+    MonitorCommand(
+      "set-action",
+      [
+        .optional("reboot", .choice(["reset", "shutdown"])), .optional("shutdown", .choice(["poweroff", "pause"])),
+        .optional("panic", .choice(["pause", "shutdown", "exit-failure", "none"])),
+        .optional(
+          "watchdog", .choice(["reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"])),
+      ], now: MonitorCommands.setAction),
     MonitorCommand("quit", later: MonitorCommands.quit),
     MonitorCommand(
       "human-monitor-command", [.required("command-line"), .optional("cpu-index", .integer)],
@@ -157,9 +170,7 @@ final class MonitorCommands {
       "block_resize", [.optional("device"), .optional("node-name"), .required("size", .integer)],
       later: MonitorCommands.resize),
     MonitorCommand(
-      "block_set_io_throttle",
-      driveNames + ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"].map { .required($0, .integer) },
-      now: MonitorCommands.setThrottle),
+      "block_set_io_throttle", driveNames + throttleParameters, later: MonitorCommands.setThrottle),
   ]
 
   private static let nodeCommands = [
@@ -181,6 +192,7 @@ final class MonitorCommands {
     MonitorCommand("device-list-properties", [.required("typename")], now: MonitorCommands.listProperties),
     MonitorCommand(
       "qom-list-types", [.optional("implements"), .optional("abstract", .boolean)], now: MonitorCommands.listTypes),
+    MonitorCommand("qom-list", [.required("path")], now: MonitorCommands.listObject),
     MonitorCommand("qom-get", [.required("path"), .required("property")], now: MonitorCommands.getProperty),
     MonitorCommand(
       "qom-set", [.required("path"), .required("property"), .required("value", .any)], now: MonitorCommands.setProperty),

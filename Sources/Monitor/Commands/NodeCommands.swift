@@ -10,7 +10,14 @@ extension MonitorCommands {
   }
 
   func addNode(_ arguments: MonitorArguments) throws(ControlError) -> JSONValue {
-    try target.addNode(try Self.node(arguments.object))
+    let object = arguments.object
+    if object["driver"]?.text == "raw", let lower = object["file"]?.text {
+      let raw = try MonitorArguments(object, Self.common + [.required("file")])
+      let name = try Self.name(raw)
+      try target.addNode(named: name, over: lower, isReadOnly: raw.flag("read-only"))
+      return [:]
+    }
+    try target.addNode(try Self.node(object))
     return [:]
   }
 
@@ -47,26 +54,35 @@ extension MonitorCommands {
   private static let cacheParameters: [MonitorParameter] = [
     .optional("direct", .boolean), .optional("no-flush", .boolean),
   ]
+  /// Longest name of a node.
+  private static let nameBytesMax = 31
   /// Bytes of a `null-co` node that has no size.
   private static let nullBytesDefault: UInt64 = 1 << 30
 
   /// Reads the arguments of `blockdev-add`. `raw` stands on a `file`, which may be written alone as well.
   static func node(_ object: JSONObject) throws(ControlError) -> DriveConfiguration {
     let head = try MonitorArguments(object, common, isOpen: true)
-    guard let name = head.text("node-name") else {
-      throw ControlError("'node-name' must be specified for the root node")
-    }
-    guard isWellFormed(name) else { throw ControlError("Invalid node-name: '\(name)'") }
+    let name = try name(head)
     guard head.text("driver") == "raw" else { return try protocolNode(object, name: name) }
     let raw = try MonitorArguments(object, common + [.required("file", .any)])
     guard let file = raw.object["file"]?.members else {
-      throw .wrongType("file", expected: raw.text("file") == nil ? "object" : "a node written out, not its name")
+      throw .wrongType("file", expected: "object")
     }
     guard file["driver"]?.text != "raw" else { throw .wrongValue("driver", "raw") }
     var node = try protocolNode(file, name: name)
     node.isReadOnly = node.isReadOnly || raw.flag("read-only")
     if object["cache"] != nil { node.cache = try cache(raw) }
     return node
+  }
+
+  private static func name(_ arguments: MonitorArguments) throws(ControlError) -> String {
+    guard let name = arguments.text("node-name") else {
+      throw ControlError("'node-name' must be specified for the root node")
+    }
+    guard QEMUIdentifier.isWellFormed(name), name.utf8.count <= nameBytesMax else {
+      throw ControlError("Invalid node-name: '\(name)'")
+    }
+    return name
   }
 
   private static func protocolNode(_ object: JSONObject, name: String) throws(ControlError) -> DriveConfiguration {
@@ -102,19 +118,5 @@ extension MonitorCommands {
       return .unsafe
     }
     return cache.flag("direct") ? .none : .writeback
-  }
-
-  /// A letter, then letters, digits, '-', '.', '_'; at most 31 bytes (QEMU's identifiers).
-  private static func isWellFormed(_ name: String) -> Bool {
-    let bytes = Array(name.utf8)
-    func isLetter(_ byte: UInt8) -> Bool {
-      (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte | 0x20)
-    }
-    func isOther(_ byte: UInt8) -> Bool {
-      (UInt8(ascii: "0")...UInt8(ascii: "9")).contains(byte) || "-._".utf8.contains(byte)
-    }
-    let bytesMax = 31
-    guard let first = bytes.first, isLetter(first), bytes.count <= bytesMax else { return false }
-    return bytes.allSatisfy { isLetter($0) || isOther($0) }
   }
 }

@@ -25,7 +25,11 @@ extension MonitorCommands {
       let size = size(of: drive)
       return answer("\(size) bytes\n")
     }
-    if name == "aio_flush" { return detached.wait { answer("") } }
+    if name == "aio_flush" {
+      detached.wait { answer("") }
+      // As QEMU: who waits does not wait for the time that limits of a drive make.
+      return target.letWaitingGo()
+    }
     let breakpoint: BreakpointCommand?
     do throws(ControlError) { breakpoint = try Self.breakpoint(words) } catch { return answer("\(error)\n") }
     if let breakpoint { return debug(breakpoint, drive: drive, answer) }

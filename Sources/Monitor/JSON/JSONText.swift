@@ -43,7 +43,8 @@ extension JSONValue {
   /// Whole numbers without a fraction, others as short as they are still exact. JSON has no infinite ones.
   private static func text(of value: Double) -> String {
     guard value.isFinite else { return "null" }
-    if let whole = Int64(exactly: value), abs(whole) < 1 << 53 { return String(whole) }
+    // Beyond 2^53 neighbours are more than 1 apart. A client may send -2^63, whose magnitude no Int64 holds.
+    if value.magnitude < 0x1p53, let whole = Int64(exactly: value) { return String(whole) }
     return "\(value)"
   }
 
