@@ -11,7 +11,7 @@ extension DriveConfiguration {
       ["throttling.\(unit)-\(kind)", "throttling.\(unit)-\(kind)-max"]
     }
   }
-  /// Characters of a firmware revision (ACS-3 §7.12.7.17).
+  /// Characters of a firmware revision (ACS-3 §7.12.7, words 23 to 26).
   private static let firmwareBytesMax = 8
 
   // MARK: The image

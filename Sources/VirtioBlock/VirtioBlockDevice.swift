@@ -53,8 +53,11 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   private let resetCount = Atomic<Int>(0)
   /// What the status register shows while a reset waits for requests in flight (never 0).
   private var statusBeforeReset: UInt8 = 0
-  /// Counts changes of the device configuration (§4.1.4.3.1). Written by the loop, read under the machine lock.
-  private let generation = Atomic<UInt8>(0)
+  /// The device configuration has changed since the guest last read of it. Set by the loop, taken under the machine lock.
+  private let hasChanged = Atomic<Bool>(false)
+  /// What the guest reads as config_generation (§4.1.4.3.1). It goes on when a change is read, not when it happens, so that
+  /// no number of changes brings back a value under which another configuration was read. Machine lock.
+  private(set) var configurationGeneration: UInt8 = 0
   /// MSI-X vectors: of the configuration, then of each queue. Written under the machine lock, read by loops.
   let vectors: UnsafeMutablePointer<UInt16>
 
@@ -141,6 +144,10 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       // The driver must see that FEATURES_OK did not stick (§3.1.1 step 6).
       new &= ~DeviceStatus.featuresOK
     }
+    if new & ~old & DeviceStatus.featuresOK != 0 && negotiated(Feature.configWCE) && !negotiated(Feature.flush) {
+      // A driver that chooses the cache's mode but cannot flush begins with a write-through disk (§5.2.5.2).
+      backend.writeCacheEnabled = false
+    }
     status.store(new, ordering: .relaxed)
     let starts = new & DeviceStatus.driverOK != 0 && old & DeviceStatus.driverOK == 0
     if starts && new & (DeviceStatus.featuresOK | DeviceStatus.needsReset) == DeviceStatus.featuresOK { start() }
@@ -192,7 +199,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       serial: serialWords(backend.serial))
   }
 
-  /// Serves a queue that a legacy driver sets up after it began to use the device. Machine lock held.
+  /// Serves a queue that is set up after the driver began to use the device. Machine lock held.
   private func startLate(_ index: Int) {
     guard let ring = makeRing(queueRegisters[index]) else { return }
     let context = requestContext
@@ -230,17 +237,20 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     }
   }
 
-  /// The disk has another length: a change of the device configuration (§5.2.5, §4.1.5.4). On the loop.
+  /// The disk has another length: a change of the device configuration (§5.2.6.2, §4.1.5.4). On the loop.
   private func capacityChanged() {
     queues.forEach { $0.setCapacity(sectors: backend.byteCount / Limit.sectorBytes) }
-    generation.add(1, ordering: .releasing)
+    // Pairs with the exchange of `configurationWasRead`: who takes the change reads the length that was set before it.
+    hasChanged.store(true, ordering: .releasing)
     guard status.load(ordering: .relaxed) & DeviceStatus.driverOK != 0 else { return }
     // Drivers that look at the first bit alone are told as well, as QEMU does it; they find no used buffer.
     interruptConfiguration(status: 3)
   }
 
-  /// What the guest reads as config_generation.
-  var configurationGeneration: UInt8 { generation.load(ordering: .acquiring) }
+  /// The guest has read of the device configuration. Machine lock held.
+  func configurationWasRead() {
+    if hasChanged.exchange(false, ordering: .acquiringAndReleasing) { configurationGeneration &+= 1 }
+  }
 
   func resetFromGuest() {
     stopQueues()
@@ -292,7 +302,10 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     machine?.deviceSettled()
   }
 
-  private var isOnMainLoop: Bool { machine.map { backend.loop === $0.mainLoop } ?? true }
+  /// Which time between two resets it is.
+  var currentLife: Int { resetCount.load(ordering: .acquiring) }
+
+  var isOnMainLoop: Bool { machine.map { backend.loop === $0.mainLoop } ?? true }
 
   private func makeRing(_ queue: QueueRegisters) -> SplitQueue? {
     SplitQueue(
@@ -305,7 +318,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     guard !queueRegisters[index].isEnabled else { return }
     if makeRing(queueRegisters[index]) != nil {
       queueRegisters[index].isEnabled = true
-      if hasStarted && options.interface.isLegacy { startLate(index) }
+      // A queue of the board may be taken back and set up again (§4.2.2.1).
+      if hasStarted && (options.interface.isLegacy || options.mmioSlot != nil) { startLate(index) }
     } else {
       guestErrors.report("queue \(index): rings are misaligned or not in guest memory; it stays disabled")
       breakDevice()
@@ -327,6 +341,8 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
 
   private func interruptConfiguration(status: UInt8 = 2) {
     if let msix, msix.isEnabled {
+      // With messages too the bit is set before the driver is told (§4.1.4.5.1); the pin has nothing to do with it then.
+      interruptStatus.bitwiseOr(2, ordering: .relaxed)
       let vector = clinux_load16(vectors)
       if vector != Self.noVector { msix.notify(Int(vector)) }
     } else {

@@ -32,6 +32,7 @@ final class VirtioBlockQueue: BlockClient {
   private var context = VirtioBlkContext(capacitySectors: 0, isReadOnly: true, serial: (0, 0, 0))
   private(set) var inFlight = 0
   private var isPaused = false
+  private var whenReturned: (() -> Void)?
   private var publisher: Publisher?
   // The same object, for the hot path: set with it, valid as long as it.
   private var publish: Unmanaged<Publisher>?
@@ -121,6 +122,21 @@ final class VirtioBlockQueue: BlockClient {
   /// Takes no more chains; completions that are still out are dropped when they come, as the rings are the guest's
   /// again (a late completion must not touch them). The caller waits until `inFlight` is 0.
   func stop() { ring = nil }
+
+  /// Stops, and calls `whenReturned` once, as soon as nothing is out; a start before that never happens.
+  func stop(whenReturned: @escaping () -> Void) {
+    stop()
+    if inFlight == 0 { return whenReturned() }
+    self.whenReturned = whenReturned
+  }
+
+  /// The last request of a queue that stopped or paused is back.
+  private func becameIdle() {
+    let told = whenReturned
+    whenReturned = nil
+    told?()
+    device.queueBecameQuiet()
+  }
 
   /// Takes no more chains, but still returns what is out to the guest.
   func pause() { isPaused = true }
@@ -223,7 +239,7 @@ final class VirtioBlockQueue: BlockClient {
     let head = Int(request.pointee.slot)
     slot.pointee.isInFlight = false
     inFlight -= 1
-    defer { if inFlight == 0 && (ring == nil || isPaused) { device.queueBecameQuiet() } }
+    defer { if inFlight == 0 && (ring == nil || isPaused) { becameIdle() } }
     // After a reset the rings are the guest's again, and the completion only counts.
     guard ring != nil else { return }
     let result = request.pointee.result
@@ -234,7 +250,7 @@ final class VirtioBlockQueue: BlockClient {
     } else {
       finish(
         head: UInt16(truncatingIfNeeded: head), status: slot.pointee.status, value: requestStatus(forResult: result),
-        written: 1)
+        written: slot.pointee.writtenOnFailure)
     }
   }
 
