@@ -187,9 +187,13 @@ final class VirtioBlockQueue: BlockClient {
     guard ring != nil, !isPaused else { return }
     loop.beginBatch()
     do throws(QueueFault) {
+      var isPromised = false
       repeat {
         ring!.suppressNotifications()
         var pending = try ring!.pendingCount()
+        // Where our own flags lie over avail.idx, it goes to and fro with them: without this, for ever.
+        if isPromised && pending == 0 { throw .availableIndexWentBack }
+        isPromised = true
         while pending > 0 {
           while pending > 0 {
             try takeOne()
