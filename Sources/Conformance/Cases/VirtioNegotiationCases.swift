@@ -10,6 +10,9 @@ enum VirtioNegotiationCases {
   private static let discard: UInt64 = 1 << 13
   private static let writeZeroes: UInt64 = 1 << 14
   private static let ringPacked: UInt64 = 1 << 34
+  private static let ringReset: UInt64 = 1 << 40
+  /// Offset of queue_reset in the common configuration.
+  private static let queueReset: UInt64 = 58
 
   /// Bits that mean something to a driver of version 1 of a disk (§5.2.3, §6): those of a disk but for its legacy ones,
   /// and those of all devices but for SR_IOV, which needs a capability that these machines do not ask for.
@@ -79,6 +82,11 @@ enum VirtioNegotiationCases {
       "virtio 1.3 §2.8.6, §2.2.2; known failure 10", .virtio
     ) { try packedRing($0) },
     ConformanceCase(
+      "virtio/queue-reset",
+      "With RING_RESET agreed on, a queue is reset alone and set up again; without it the register means nothing",
+      "virtio 1.3 §2.6.1, §4.1.4.3.1", .virtio, shares: true
+    ) { try resetQueue($0) },
+    ConformanceCase(
       "virtio/generation-of-many-changes",
       "The generation has changed after any number of changes, when a driver has read what changed",
       "virtio 1.3 §4.1.4.3.1", .virtioResizable
@@ -108,6 +116,29 @@ enum VirtioNegotiationCases {
     fields.map { field in
       offered & field.feature == field.feature ? read(device, field.offset, field.byteCount) : nil
     }
+  }
+
+  private static func resetQueue(_ context: CaseContext) throws {
+    let device = try VirtioUnderTest(started: context, features: ~Feature.eventIndex)
+    try device.checkAlive()
+    device.write16(Common.queueSelect, 0)
+    try context.expect(device.read16(queueReset), 0, "queue_reset")
+    device.write16(queueReset, 1)
+    guard device.has(ringReset) else {
+      try context.expect(
+        device.read16(Common.queueEnable), 1, "queue_enable, with a register that is not there written")
+      return try device.checkAlive()
+    }
+    try context.wait(until: "queue_reset and queue_enable read 0") {
+      device.read16(queueReset) == 0 && device.read16(Common.queueEnable) == 0
+    }
+    device.publish(0)
+    device.kick()
+    context.pause(milliseconds: 5)
+    try context.expect(!device.hasUsed, "nothing of the queue that was reset is used")
+    try device.setUpQueue()
+    try context.expect(device.read16(queueReset), 0, "queue_reset with the queue enabled")
+    try device.checkAlive()
   }
 
   private static func packedRing(_ context: CaseContext) throws {
