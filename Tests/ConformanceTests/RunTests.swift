@@ -42,11 +42,18 @@ private final class FakeMachine: BuiltinMachine {
   }
 
   @Test func noCasePassesWhereThereIsNoDevice() throws {
-    let results = try ConformanceRun(Self.options(ConformanceSuites.all, MachineCount())).run()
+    // The machine is the same whatever a case wants, so nobody needs to write images for it.
+    let cases = ConformanceSuites.all.map { one in
+      var bare = one
+      bare.machine = .bare
+      return bare
+    }
+    let results = try ConformanceRun(Self.options(cases, MachineCount())).run()
     #expect(results.cases.filter { $0.verdict == .passed }.map(\.testCase.id) == [])
     // What a machine must have is missing, which is no reason to leave a case out.
-    let skipped = results.cases.filter { !$0.verdict.isFailure && !$0.testCase.machine.needsMonitor }
-    #expect(skipped.map(\.testCase.id) == ["pci/msi-keeps-message"])
+    let withoutMonitor = Set(ConformanceSuites.all.filter { !$0.machine.needsMonitor }.map(\.id))
+    let skipped = results.cases.map { $0.verdict.isFailure ? "" : $0.testCase.id }.filter(withoutMonitor.contains)
+    #expect(skipped == ["pci/msi-keeps-message"])
   }
 
   private static let failing = one("virtio/fails") { try $0.expect(UInt8(2), 1, "the byte") }
