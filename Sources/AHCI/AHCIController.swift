@@ -63,13 +63,13 @@ public final class AHCIController: PCIFunction {
   // MARK: Devices behind the ports
 
   /// Connects a device to a port, 0 to 5, that has none: while the machine is assembled, or later (hot plug, AHCI 1.3.1
-  /// §7.4.1). Machine lock held. The controller keeps the device until it is disconnected and its last request is back.
+  /// §7.3). Machine lock held. The controller keeps the device until it is disconnected and its last request is back.
   public func connect(_ device: SATADevice, to port: Int) {
     precondition(ports.indices.contains(port) && ports[port].device == nil, "the port does not exist or is taken")
     if machine == nil { ports[port].plug(device) } else { ports[port].hotPlug(device) }
   }
 
-  /// Takes the device from a port (hot removal, §7.4.2). Machine lock held. Its requests are drained; none of them reaches
+  /// Takes the device from a port (hot removal, §7.3). Machine lock held. Its requests are drained; none of them reaches
   /// the guest any more.
   public func disconnect(port: Int) {
     precondition(ports.indices.contains(port), "no such port")

@@ -57,7 +57,7 @@ public class SATADevice {
 
   /// After power-on, COMRESET or an HBA reset: everything as it is then. Nothing is in flight.
   func hardReset() {}
-  /// After a software reset (SRST): what such a reset keeps stays (ACS-3 §4.3). Nothing is in flight.
+  /// After a software reset (SRST): what such a reset keeps stays (ACS-3, SET FEATURES 66h and CCh). Nothing is in flight.
   func softReset() {}
   /// Serves the command in `slot`, and ends it by `link.finish`, now or later.
   func execute(_ slot: UnsafeMutablePointer<CommandSlot>) {}
@@ -65,6 +65,6 @@ public class SATADevice {
   /// ends the command by `link.finish`. Not called for commands that were abandoned.
   func transferEnded(_ slot: UnsafeMutablePointer<CommandSlot>, result: Int32) {}
   /// A queued command has failed (its answer says how), or one that is not queued came while others were queued: what
-  /// READ LOG EXT page 10h tells of (ACS-3 §9.15).
+  /// READ LOG EXT page 10h tells of (ACS-3 annex A).
   func queueFailed(_ slot: UnsafeMutablePointer<CommandSlot>) {}
 }

@@ -134,7 +134,7 @@ public struct DriveConfiguration: Sendable, Equatable {
       "lsecs",
       "bios-chs-trans", "node-name", "device-id", "addr", "ver", "transitional", "iothread",
     ] + throttlingKeys
-  /// Bytes of a serial number (virtio 1.3 §5.2.6, ACS-3 §7.12.7.15).
+  /// Bytes of a serial number (virtio 1.3 §5.2.6, ACS-3 §7.12.7, words 10 to 19).
   public static let serialBytesMax = 20
 
   /// Whether the value of `--drive` asks which engines there are (`aio=help` or `aio=?`).
@@ -212,7 +212,7 @@ public struct DriveConfiguration: Sendable, Equatable {
     if serial.utf8.count > Self.serialBytesMax {
       throw UsageError("\(option): serial=\(serial) is longer than \(Self.serialBytesMax) bytes; shorten it")
     }
-    // An ATA string holds the codes 0x20 to 0x7e (ACS-3 §3.3.9).
+    // An ATA string holds the codes 0x20 to 0x7e (ACS-3 §3.3.10).
     if interface == .ahci, !serial.utf8.allSatisfy({ (0x20...0x7e).contains($0) }) {
       throw UsageError("\(option): serial=\(serial): if=ahci takes printable ASCII only; choose another serial")
     }

@@ -12,7 +12,7 @@ extension DriveConfiguration {
         ["", "-max", "-max-length"].map { "throttling.\(unit)-\(kind)\($0)" }
       }
     } + ["throttling.iops-size"]
-  /// Characters of a firmware revision (ACS-3 §7.12.7.17).
+  /// Characters of a firmware revision (ACS-3 §7.12.7, words 23 to 26).
   private static let firmwareBytesMax = 8
 
   // MARK: The image

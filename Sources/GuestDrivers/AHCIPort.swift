@@ -173,7 +173,7 @@ public final class AHCIPort<B: Bus> {
     return try perform(ATACommand(opcode))
   }
 
-  /// Reads one page of a log (ACS-3 §7.31) into 512 bytes of RAM at `address`.
+  /// Reads one page of a log (ACS-3 §7.24) into 512 bytes of RAM at `address`.
   public func readLog(_ log: UInt8, into address: UInt64) throws(DriverError) -> ATAOutcome {
     var command = ATACommand(ATAOpcode.readLogExt)
     command.lba = UInt64(log)
@@ -197,7 +197,7 @@ public final class AHCIPort<B: Bus> {
   ///   - packet: the command.
   ///   - buffer: its data.
   ///   - usesDMA: whether the data moves by DMA, else by PIO.
-  ///   - byteCountLimit: the most bytes of one PIO transfer (ACS-3 §7.19.3.3), even; not used with DMA.
+  ///   - byteCountLimit: the most bytes of one PIO transfer (ACS-3 §7.18), even; not used with DMA.
   public func packet(
     _ packet: ATAPIPacket, _ buffer: AHCIBuffer = .none, usesDMA: Bool, byteCountLimit: UInt16 = 0xFFFE
   ) throws(DriverError) -> ATAOutcome {

@@ -194,7 +194,7 @@ public final class AHCIPortEngine<B: Bus> {
   /// Lets the port work again after an error; commands that had not ended are ended now (AHCI 1.3.1 §6.2.2).
   ///
   /// After an error of a queued command a disk takes nothing until its error log was read; one that has no such log, or
-  /// that still holds something, is reset (ACS-3 §4.14).
+  /// that still holds something, is reset (ACS-3, NCQ feature set).
   /// - Parameter wasQueued: the error is that of a queued command.
   public func recover(wasQueued: Bool) throws(DriverError) {
     lastErrorLog = nil
@@ -212,7 +212,7 @@ public final class AHCIPortEngine<B: Bus> {
     }
   }
 
-  /// Reads the queued error log (ACS-3 §9.12).
+  /// Reads the queued error log (ACS-3 annex A).
   ///
   /// Slot 0's header is borrowed, with a table of its own, so that the commands of all slots can be issued again.
   private func readErrorLog() throws(DriverError) {

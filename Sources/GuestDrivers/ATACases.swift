@@ -114,7 +114,7 @@ extension TestRun {
     }
   }
 
-  /// Both commands name the last sector (ACS-2 §7.32, §7.33: the host protected area commands).
+  /// Both commands name the last sector (ATA8-ACS §7, the host protected area commands).
   private func nativeMaxCases(_ disk: ATADisk<B>) {
     let name: StaticString = "READ NATIVE MAX ADDRESS and its EXT name the last sector (ACS-2 7.32, 7.33)"
     var isKnown = true

@@ -56,7 +56,7 @@ public enum ATAFeature {
 public struct ATACommand: Equatable, Sendable {
   /// Device bit 6: the address is an LBA (ACS-3 §7.1.5).
   public static var lbaMode: UInt8 { 0x40 }
-  /// Device bit 7 of the queued commands: forced unit access (ACS-3 §7.62.3).
+  /// Device bit 7 of the queued commands: forced unit access (ACS-3 §7.23, §7.61).
   public static var forcedUnitAccess: UInt8 { 0x80 }
   /// Double words of the FIS.
   public static var fisWords: UInt32 { 5 }

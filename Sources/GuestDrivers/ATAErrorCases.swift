@@ -75,7 +75,7 @@ extension TestRun {
     }
   }
 
-  /// The queued error log names the tag that has failed (ACS-3 §9.12).
+  /// The queued error log names the tag that has failed (ACS-3 annex A).
   private func errorLogCase(_ disk: ATADisk<B>) {
     let name: StaticString = "READ LOG EXT page 10h names the queued command that failed (ACS-3 9.12)"
     guard disk.identity.hasLogging, disk.queue.depth >= 4 else {
@@ -105,7 +105,7 @@ extension TestRun {
     }
   }
 
-  /// SET FEATURES turns the cache off and on, and IDENTIFY shows it (ACS-3 §7.45.5, word 85).
+  /// SET FEATURES turns the cache off and on, and IDENTIFY shows it (ACS-3 §7.45; word 85).
   func ataWriteCacheCase(_ disk: ATADisk<B>) {
     let name: StaticString = "the write cache goes off and on (ACS-3 7.45.5)"
     guard disk.identity.hasWriteCache else {

@@ -89,7 +89,7 @@ public struct ATAIdentity: Equatable, Sendable {
     checksumHolds = ATAIdentity.checksumHolds(bus, address)
   }
 
-  /// The first byte of a text is in the upper half of its first word (ACS-3 §3.4.9).
+  /// The first byte of a text is in the upper half of its first word (ACS-3 §3.3.10).
   private static func text<B: Bus>(_ bus: B, _ address: UInt64, wordCount: UInt64) -> [UInt8] {
     var first: UInt64 = 0
     var end = wordCount * 2
@@ -108,7 +108,7 @@ public struct ATAIdentity: Equatable, Sendable {
     return bytes
   }
 
-  /// The sum of all bytes is 0 where the last word's lower byte is A5h (ACS-3 §7.12.7.88).
+  /// The sum of all bytes is 0 where the last word's lower byte is A5h (ACS-3 §7.12.7, word 255).
   private static func checksumHolds<B: Bus>(_ bus: B, _ address: UInt64) -> Bool? {
     guard bus.ramRead8(address + 510) == 0xA5 else {
       return nil
@@ -121,7 +121,7 @@ public struct ATAIdentity: Equatable, Sendable {
   }
 }
 
-/// The queued error log, page 10h (ACS-3 §9.12): which queued command has failed.
+/// The queued error log, page 10h (ACS-3 annex A): which queued command has failed.
 public struct ATAErrorLog: Equatable, Sendable {
   /// The log's address.
   public static var page: UInt8 { 0x10 }

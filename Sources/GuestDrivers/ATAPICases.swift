@@ -79,7 +79,7 @@ extension TestRun {
     return (false, sense)
   }
 
-  /// CHECK CONDITION: the error byte has the sense key in its upper half, and REQUEST SENSE the rest (ACS-3 §7.19.4).
+  /// CHECK CONDITION: the error byte has the sense key in its upper half, and REQUEST SENSE the rest (ACS-3 §7.18).
   private func refusedPacketCase(
     _ port: AHCIPort<B>, _ name: StaticString, _ packet: ATAPIPacket, _ buffer: AHCIBuffer = .none, code: UInt8
   ) {

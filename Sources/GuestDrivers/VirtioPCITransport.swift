@@ -230,7 +230,7 @@ public struct VirtioPCITransport<B: Bus> {
     bus.mmioWrite16(common.address + Common.configurationVector, VirtioPCITransport.noVector)
   }
 
-  /// 64-bit registers are written as two halves, which every device must take (virtio 1.3 §4.1.3.1).
+  /// 64-bit registers are written as two halves, which every device must take (virtio 1.3 §4.1.3).
   private func write64(_ address: UInt64, _ value: UInt64) {
     bus.mmioWrite32(address, UInt32(truncatingIfNeeded: value))
     bus.mmioWrite32(address + 4, UInt32(value >> 32))
@@ -241,7 +241,7 @@ public struct VirtioPCITransport<B: Bus> {
   /// How many bytes of device configuration there are.
   public var deviceConfigurationBytes: UInt64 { device.byteCount }
 
-  /// Changes whenever a read of several fields would not be consistent (virtio 1.3 §2.5.3).
+  /// Changes whenever a read of several fields would not be consistent (virtio 1.3 §2.5).
   public var generation: UInt8 { bus.mmioRead8(common.address + Common.generation) }
 
   /// Reads one byte of device configuration; 0 past its end.

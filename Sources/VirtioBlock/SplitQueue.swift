@@ -6,6 +6,8 @@ import GuestMemory
 enum QueueFault: Error, Equatable {
   /// avail.idx moved by more than the queue holds (virtio 1.3 §2.7.6; known from rust-vmm PR 196).
   case availableIndexJumped(by: UInt16)
+  /// avail.idx said that there was more, and then that there is not; it never goes back (virtio 1.3 §2.7.6.1).
+  case availableIndexWentBack
   /// A head or a `next` names no descriptor.
   case descriptorOutOfRange(UInt16)
   /// A head was made available again while its request is still in flight (CVE-2026-45782).

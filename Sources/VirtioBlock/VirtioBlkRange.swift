@@ -46,31 +46,32 @@ func parseRangeRequest(
   context: borrowing VirtioBlkContext, request: UnsafeMutablePointer<BlockRequest>,
   slot: UnsafeMutablePointer<SlotState>, segments table: SegmentTable
 ) -> VirtioBlkAction {
-  if context.isReadOnly { return .answer(status: RequestStatus.ioError, written: 1) }
+  if context.isReadOnly { return .answer(status: RequestStatus.ioError, written: slot.pointee.writtenOnFailure) }
   guard operation == .discard ? context.hasDiscard : context.hasWriteZeroes else {
-    return .answer(status: RequestStatus.unsupported, written: 1)
+    return .answer(status: RequestStatus.unsupported, written: slot.pointee.writtenOnFailure)
   }
   guard byteCount > 0, byteCount % RangeSegment.bytes == 0,
     byteCount / RangeSegment.bytes <= UInt64(Limit.rangeSegmentsMax)
-  else { return .answer(status: RequestStatus.ioError, written: 1) }
+  else { return .answer(status: RequestStatus.ioError, written: slot.pointee.writtenOnFailure) }
   let segments = table.segments(of: request)
   let count = Int(byteCount / RangeSegment.bytes)
   gather(data, iovecCount: iovecCount, into: UnsafeMutableRawPointer(segments), byteCount: Int(byteCount))
   let known = operation == .discard ? 0 : RangeSegment.unmapFlag
   for index in 0..<count where segments[index].flags & ~known != 0 {
-    return .answer(status: RequestStatus.unsupported, written: 1)
+    return .answer(status: RequestStatus.unsupported, written: slot.pointee.writtenOnFailure)
   }
   for index in 0..<count {
     let segment = segments[index]
     guard segment.sectorCount <= Limit.rangeSectorsMax, segment.sector <= context.capacitySectors,
       UInt64(segment.sectorCount) <= context.capacitySectors - segment.sector
-    else { return .answer(status: RequestStatus.ioError, written: 1) }
+    else { return .answer(status: RequestStatus.ioError, written: slot.pointee.writtenOnFailure) }
   }
   request.pointee.operation = operation
   request.pointee.iovecCount = 0
   slot.pointee.nextSegment = 0
   slot.pointee.segmentsLeft = UInt8(count)
-  return takeSegment(request, slot, table) ? .submit : .answer(status: RequestStatus.ok, written: 1)
+  return takeSegment(request, slot, table)
+    ? .submit : .answer(status: RequestStatus.ok, written: slot.pointee.writtenOnFailure)
 }
 
 /// Sets the request up for the next segment that is not empty.

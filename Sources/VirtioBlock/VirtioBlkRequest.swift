@@ -11,6 +11,9 @@ struct SlotState {
   var nextSegment: UInt8 = 0, segmentsLeft: UInt8 = 0
   /// Bytes to report in the used ring when the request succeeds, the status byte included.
   var writtenOnSuccess: UInt32 = 0
+  /// Bytes to report when nothing but the status byte was written: they count from the first byte that may be written
+  /// on (virtio 1.3 §2.7.8.2), so behind a buffer that was left alone the status byte is none of them (CVE-2024-8612).
+  var writtenOnFailure: UInt32 = 0
   /// Where the status byte goes: the last byte of the last writable buffer.
   var status: UnsafeMutableRawPointer
 }
@@ -45,7 +48,9 @@ func parseVirtioBlkRequest(
   let last = iovecs + (chain.count - 1)
   last.pointee.iov_len -= 1
   slot.pointee.status = last.pointee.iov_base + last.pointee.iov_len
-  slot.pointee.writtenOnSuccess = 1
+  let written: UInt32 = chain.writableBytes == 1 ? 1 : 0
+  slot.pointee.writtenOnSuccess = written
+  slot.pointee.writtenOnFailure = written
 
   // An emptied status iovec is left in the list: the kernel takes an empty entry, but skipping it is cheaper.
   let writableEnd = last.pointee.iov_len == 0 ? chain.count - 1 : chain.count
@@ -58,13 +63,14 @@ func parseVirtioBlkRequest(
     request.pointee.iovecs = iovecs + chain.readableCount
     request.pointee.iovecCount = Int32(writableEnd - chain.readableCount)
     slot.pointee.writtenOnSuccess = UInt32(chain.writableBytes)
-    return checkRange(header.sector, byteCount: chain.writableBytes - 1, context, request)
+    return checkRange(header.sector, byteCount: chain.writableBytes - 1, written, context, request)
   case RequestType.write:
-    if context.isReadOnly { return .answer(status: RequestStatus.ioError, written: 1) }
+    if context.isReadOnly { return .answer(status: RequestStatus.ioError, written: written) }
     request.pointee.operation = .write
     request.pointee.iovecs = iovecs + readableStart
     request.pointee.iovecCount = Int32(chain.readableCount - readableStart)
-    return checkRange(header.sector, byteCount: chain.readableBytes - UInt64(Limit.headerBytes), context, request)
+    return checkRange(
+      header.sector, byteCount: chain.readableBytes - UInt64(Limit.headerBytes), written, context, request)
   case RequestType.flush:
     request.pointee.operation = .flush
     request.pointee.byteCount = 0
@@ -76,25 +82,27 @@ func parseVirtioBlkRequest(
       iovecCount: chain.readableCount - readableStart, byteCount: chain.readableBytes - UInt64(Limit.headerBytes),
       context: context, request: request, slot: slot, segments: segments)
   case RequestType.getID:
-    let written = copySerial(
+    let copied = copySerial(
       context.serial, to: iovecs + chain.readableCount, count: writableEnd - chain.readableCount)
-    return .answer(status: RequestStatus.ok, written: written + 1)
+    // The status byte follows them where the buffer has no room for more.
+    return .answer(
+      status: RequestStatus.ok, written: UInt64(copied) == chain.writableBytes - 1 ? copied + 1 : copied)
   default:
-    return .answer(status: RequestStatus.unsupported, written: 1)
+    return .answer(status: RequestStatus.unsupported, written: written)
   }
 }
 
 /// Checks a data request's range against the disk (virtio 1.3 §5.2.6.1): whole sectors, no wrap, inside the capacity.
 @inline(__always)
 private func checkRange(
-  _ sector: UInt64, byteCount: UInt64, _ context: borrowing VirtioBlkContext,
+  _ sector: UInt64, byteCount: UInt64, _ written: UInt32, _ context: borrowing VirtioBlkContext,
   _ request: UnsafeMutablePointer<BlockRequest>
 ) -> VirtioBlkAction {
   let sectors = byteCount / Limit.sectorBytes
   guard byteCount % Limit.sectorBytes == 0, sector <= context.capacitySectors,
     sectors <= context.capacitySectors - sector
-  else { return .answer(status: RequestStatus.ioError, written: 1) }
-  if byteCount == 0 { return .answer(status: RequestStatus.ok, written: 1) }
+  else { return .answer(status: RequestStatus.ioError, written: written) }
+  if byteCount == 0 { return .answer(status: RequestStatus.ok, written: written) }
   request.pointee.offset = sector * Limit.sectorBytes
   request.pointee.byteCount = byteCount
   return .submit

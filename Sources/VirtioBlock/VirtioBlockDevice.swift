@@ -29,7 +29,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   /// Device status. Written under the machine lock, except that a loop sets NEEDS_RESET.
   private let status = Atomic<UInt8>(0)
   /// ISR status (virtio 1.3 §4.1.4.5): set by loops, read and cleared by the guest.
-  private let interruptStatus = Atomic<UInt8>(0)
+  let interruptStatus = Atomic<UInt8>(0)
   /// No request is in flight and none will be taken. Set false under the machine lock before the loop is told to stop,
   /// true by the loop (releasing) when the last completion has been dropped; acquired by whoever acts on it.
   private let quiet = Atomic<Bool>(true)
@@ -37,8 +37,11 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
   private let resetCount = Atomic<Int>(0)
   /// What the status register shows while a reset waits for requests in flight (never 0).
   private var statusBeforeReset: UInt8 = 0
-  /// Counts changes of the device configuration (§4.1.4.3.1). Written by the loop, read under the machine lock.
-  private let generation = Atomic<UInt8>(0)
+  /// The device configuration has changed since the guest last read of it. Set by the loop, taken under the machine lock.
+  private let hasChanged = Atomic<Bool>(false)
+  /// What the guest reads as config_generation (§4.1.4.3.1). It goes on when a change is read, not when it happens, so that
+  /// no number of changes brings back a value under which another configuration was read. Machine lock.
+  private(set) var configurationGeneration: UInt8 = 0
   /// MSI-X vectors: of the configuration, then of each queue. Written under the machine lock, read by loops.
   let vectors: UnsafeMutablePointer<UInt16>
 
@@ -130,6 +133,10 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       // The driver must see that FEATURES_OK did not stick (§3.1.1 step 6).
       new &= ~DeviceStatus.featuresOK
     }
+    if new & ~old & DeviceStatus.featuresOK != 0 && negotiated(Feature.configWCE) && !negotiated(Feature.flush) {
+      // A driver that chooses the cache's mode but cannot flush begins with a write-through disk (§5.2.5.2).
+      backend.writeCacheEnabled = false
+    }
     status.store(new, ordering: .relaxed)
     let starts = new & DeviceStatus.driverOK != 0 && old & DeviceStatus.driverOK == 0
     if starts && new & (DeviceStatus.featuresOK | DeviceStatus.needsReset) == DeviceStatus.featuresOK { start() }
@@ -183,7 +190,7 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
       serial: serialWords(backend.serial))
   }
 
-  /// Serves a queue that a legacy driver sets up after it began to use the device. Machine lock held.
+  /// Serves a queue that is set up after the driver began to use the device. Machine lock held.
   private func startLate(_ index: Int) {
     guard let ring = makeRing(queueRegisters[index]) else { return }
     let context = requestContext
@@ -221,17 +228,20 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     }
   }
 
-  /// The disk has another length: a change of the device configuration (§5.2.5, §4.1.5.4). On the loop.
+  /// The disk has another length: a change of the device configuration (§5.2.6.2, §4.1.5.4). On the loop.
   private func capacityChanged() {
     queues.forEach { $0.setCapacity(sectors: backend.byteCount / Limit.sectorBytes) }
-    generation.add(1, ordering: .releasing)
+    // Pairs with the exchange of `configurationWasRead`: who takes the change reads the length that was set before it.
+    hasChanged.store(true, ordering: .releasing)
     guard status.load(ordering: .relaxed) & DeviceStatus.driverOK != 0 else { return }
     // Drivers that look at the first bit alone are told as well, as QEMU does it; they find no used buffer.
     interruptConfiguration(status: 3)
   }
 
-  /// What the guest reads as config_generation.
-  var configurationGeneration: UInt8 { generation.load(ordering: .acquiring) }
+  /// The guest has read of the device configuration. Machine lock held.
+  func configurationWasRead() {
+    if hasChanged.exchange(false, ordering: .acquiringAndReleasing) { configurationGeneration &+= 1 }
+  }
 
   func resetFromGuest() {
     stopQueues()
@@ -283,7 +293,10 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     machine?.deviceSettled()
   }
 
-  private var isOnMainLoop: Bool { machine.map { backend.loop === $0.mainLoop } ?? true }
+  /// Which time between two resets it is.
+  var currentLife: Int { resetCount.load(ordering: .acquiring) }
+
+  var isOnMainLoop: Bool { machine.map { backend.loop === $0.mainLoop } ?? true }
 
   private func makeRing(_ queue: QueueRegisters) -> SplitQueue? {
     SplitQueue(
@@ -296,68 +309,15 @@ public final class VirtioBlockDevice: PCIFunction, @unchecked Sendable {
     guard !queueRegisters[index].isEnabled else { return }
     if makeRing(queueRegisters[index]) != nil {
       queueRegisters[index].isEnabled = true
-      if hasStarted && options.interface.isLegacy { startLate(index) }
+      // A queue of the board may be taken back and set up again (§4.2.2.1).
+      if hasStarted && (options.interface.isLegacy || options.mmioSlot != nil) { startLate(index) }
     } else {
       guestErrors.report("queue \(index): rings are misaligned or not in guest memory; it stays disabled")
       breakDevice()
     }
   }
 
-  // MARK: Interrupts and faults, on the loop or under the machine lock
-
-  /// The used ring of queue `index` has news that the guest wants to hear of.
-  @inline(__always)
-  func interruptQueue(_ index: Int) {
-    if let msix, msix.isEnabled {
-      let vector = clinux_load16(vectors + index + 1)
-      if vector != Self.noVector { msix.notify(Int(vector)) }
-    } else {
-      raiseInterruptStatus(1)
-    }
-  }
-
-  private func interruptConfiguration(status: UInt8 = 2) {
-    if let msix, msix.isEnabled {
-      let vector = clinux_load16(vectors)
-      if vector != Self.noVector { msix.notify(Int(vector)) }
-    } else {
-      raiseInterruptStatus(status)
-    }
-  }
-
-  private func raiseInterruptStatus(_ bit: UInt8) {
-    interruptStatus.bitwiseOr(bit, ordering: .relaxed)
-    guard let machine else { return }
-    if machine.lock.isHeld {
-      setLine(asserted: true)
-    } else {
-      machine.mainLoop.execute { [self] in setLine(asserted: interruptStatus.load(ordering: .relaxed) != 0) }
-    }
-  }
-
-  /// The interrupt pin, or the line of a place on the board. Machine lock held.
-  private func setLine(asserted: Bool) {
-    guard let slot = options.mmioSlot else { return setInterruptLine(asserted: asserted) }
-    machine?.interrupts.setLine(VirtioMMIO.lines[slot], asserted: asserted)
-  }
-
-  /// What the interrupt status register of the memory-mapped transport shows.
-  var pendingInterruptStatus: UInt8 { interruptStatus.load(ordering: .relaxed) }
-
-  /// The guest has seen these interrupts (§4.2.2, InterruptACK); the line stays while there are others. Machine lock held.
-  func acknowledgeInterrupt(_ bits: UInt8) {
-    let (_, left) = interruptStatus.bitwiseAnd(~bits, ordering: .relaxed)
-    Tracing.record(.acknowledged, value: UInt32(bits))
-    setLine(asserted: left != 0)
-  }
-
-  /// The guest reads the ISR register, which clears it and the line. Machine lock held.
-  func takeInterruptStatus() -> UInt8 {
-    let value = interruptStatus.exchange(0, ordering: .relaxed)
-    Tracing.record(.acknowledged, value: UInt32(value))
-    setLine(asserted: false)
-    return value
-  }
+  // MARK: Faults
 
   /// A queue's guest memory made no sense: the device stops until it is reset (§2.1.2, DEVICE_NEEDS_RESET). On the
   /// loop.

@@ -36,6 +36,7 @@ final class VirtioBlockQueue: BlockClient {
   private var isBusMaster = false { didSet { updateHold() } }
   /// No chain may be taken, for one of the two reasons: the one flag that the hot path looks at.
   private var isHeld = true
+  private var whenReturned: (() -> Void)?
   private var publisher: Publisher?
   // The same object, for the hot path: set with it, valid as long as it.
   private var publish: Unmanaged<Publisher>?
@@ -126,6 +127,21 @@ final class VirtioBlockQueue: BlockClient {
   /// again (a late completion must not touch them). The caller waits until `inFlight` is 0.
   func stop() { ring = nil }
 
+  /// Stops, and calls `whenReturned` once, as soon as nothing is out; a start before that never happens.
+  func stop(whenReturned: @escaping () -> Void) {
+    stop()
+    if inFlight == 0 { return whenReturned() }
+    self.whenReturned = whenReturned
+  }
+
+  /// The last request of a queue that stopped or paused is back.
+  private func becameIdle() {
+    let told = whenReturned
+    whenReturned = nil
+    told?()
+    device.queueBecameQuiet()
+  }
+
   /// Takes no more chains, but still returns what is out to the guest.
   func pause() { isPaused = true }
 
@@ -184,9 +200,13 @@ final class VirtioBlockQueue: BlockClient {
     guard ring != nil, !isHeld else { return }
     loop.beginBatch()
     do throws(QueueFault) {
+      var isPromised = false
       repeat {
         ring!.suppressNotifications()
         var pending = try ring!.pendingCount()
+        // Where our own flags lie over avail.idx, it goes to and fro with them: without this, for ever.
+        if isPromised && pending == 0 { throw .availableIndexWentBack }
+        isPromised = true
         while pending > 0 {
           while pending > 0 {
             try takeOne()
@@ -236,7 +256,7 @@ final class VirtioBlockQueue: BlockClient {
     let head = Int(request.pointee.slot)
     slot.pointee.isInFlight = false
     inFlight -= 1
-    defer { if inFlight == 0 && (ring == nil || isPaused) { device.queueBecameQuiet() } }
+    defer { if inFlight == 0 && (ring == nil || isPaused) { becameIdle() } }
     // After a reset the rings are the guest's again, and the completion only counts.
     guard ring != nil else { return }
     let result = request.pointee.result
@@ -247,7 +267,7 @@ final class VirtioBlockQueue: BlockClient {
     } else {
       finish(
         head: UInt16(truncatingIfNeeded: head), status: slot.pointee.status, value: requestStatus(forResult: result),
-        written: 1)
+        written: slot.pointee.writtenOnFailure)
     }
   }
 

@@ -24,10 +24,11 @@ public enum VirtioMMIO {
     static let deviceID: UInt64 = 0x008
     static let vendorID: UInt64 = 0x00c
     static let queueSizeMax: UInt64 = 0x034
+    static let queueReady: UInt64 = 0x044
     static let queueNotify: UInt64 = 0x050
     static let interruptStatus: UInt64 = 0x060
     static let interruptAcknowledge: UInt64 = 0x064
-    /// Length and base of a shared memory region, of which there is none: all ones (§4.2.2.1).
+    /// Length and base of a shared memory region, of which there is none: all ones (§4.2.2).
     static let sharedMemory: ClosedRange<UInt64> = 0x0b0...0x0bf
     static let configuration: UInt64 = 0x100
   }
@@ -62,6 +63,7 @@ public enum VirtioMMIO {
     case 0x094: Common(offset: 44, width: 4)
     case 0x0a0: Common(offset: 48, width: 4)  // QueueDeviceLow and High
     case 0x0a4: Common(offset: 52, width: 4)
+    case 0x0fc: Common(offset: 21, width: 1)  // ConfigGeneration
     default: nil
     }
   }
@@ -70,7 +72,7 @@ public enum VirtioMMIO {
   static let writeOnly: Set<UInt64> = [
     0x014, 0x020, 0x024, 0x030, 0x038, 0x080, 0x084, 0x090, 0x094, 0x0a0, 0x0a4,
   ]
-  static let readOnly: Set<UInt64> = [0x010]
+  static let readOnly: Set<UInt64> = [0x010, 0x0fc]
 }
 
 /// The registers of one place. They change the state that the PCI transport's registers would. Machine lock held.
@@ -109,6 +111,7 @@ final class VirtioMMIORegisters: RegisterBlock {
     }
     guard width == VirtioMMIO.registerWidth else { return }
     switch offset {
+    case VirtioMMIO.Register.queueReady where value == 0: device.takeBackQueue(Int(transport.queueSelect))
     case VirtioMMIO.Register.queueNotify: notify(value)
     case VirtioMMIO.Register.interruptAcknowledge: device.acknowledgeInterrupt(UInt8(truncatingIfNeeded: value))
     default:
@@ -130,6 +133,32 @@ extension VirtioBlockDevice {
   /// Makes the registers of a device that is not on the PCI bus.
   func makeMMIORegisters() -> RegisterBlock {
     options.interface.isModern ? VirtioMMIORegisters(transport) : VirtioLegacyMMIORegisters(transport)
+  }
+
+  /// The driver clears QueueReady (§4.2.2.1): from now on nothing of the queue is looked at. The register reads 1 until the
+  /// queue's last request is back, which the guest does not see any more. Machine lock held.
+  func takeBackQueue(_ index: Int) {
+    guard index < queues.count, queueRegisters[index].isEnabled else { return }
+    guard hasStarted else {
+      queueRegisters[index].isEnabled = false
+      return
+    }
+    let expected = currentLife
+    if isOnMainLoop {
+      // The main loop sleeps while we hold the machine lock, so the queue stands still.
+      queues[index].stop { [unowned self] in
+        if currentLife == expected { queueRegisters[index].isEnabled = false }
+      }
+      return
+    }
+    backend.loop.execute { [self] in
+      guard currentLife == expected else { return }
+      queues[index].stop { [unowned self] in
+        machine?.mainLoop.execute { [self] in
+          if currentLife == expected { queueRegisters[index].isEnabled = false }
+        }
+      }
+    }
   }
 
   /// Maps the registers of a device that is not on the PCI bus.

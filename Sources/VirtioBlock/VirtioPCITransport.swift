@@ -125,7 +125,7 @@ final class VirtioPCITransport: RegisterBlock {
     select > 1 ? 0 : UInt32(truncatingIfNeeded: features >> (32 * UInt64(select)))
   }
 
-  /// Writes a field in its own width, or half of a 64-bit address (§4.1.3.1); anything else is ignored.
+  /// Writes a field in its own width, or half of a 64-bit address (§4.1.3); anything else is ignored.
   private func writeCommon(_ offset: UInt64, _ width: Int, _ value: UInt64) {
     switch (offset, width) {
     case (0, 4): deviceFeatureSelect = UInt32(value)
@@ -187,6 +187,7 @@ final class VirtioPCITransport: RegisterBlock {
 
   func readDevice(_ offset: UInt64, _ width: Int) -> UInt64 {
     let bytes = device.configurationBytes
+    device.configurationWasRead()
     var value: UInt64 = 0
     for index in 0..<width where Int(offset) + index < bytes.count {
       value |= UInt64(bytes[Int(offset) + index]) << (8 * UInt64(index))
@@ -195,7 +196,7 @@ final class VirtioPCITransport: RegisterBlock {
   }
 
   func writeDevice(_ offset: UInt64, _ width: Int, _ value: UInt64) {
-    // The writeback field is the only one that a driver may write, and only with CONFIG_WCE (§5.2.5.1).
+    // The writeback field is the only one that a driver may write, and only with CONFIG_WCE (§5.2.6.1).
     guard offset == VirtioBlockDevice.writebackOffset, width == 1, device.negotiated(Feature.configWCE) else { return }
     device.backend.writeCacheEnabled = value & 1 != 0
   }

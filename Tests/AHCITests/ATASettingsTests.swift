@@ -67,7 +67,7 @@ import Testing
     #expect(kit.run(code).isGood)
   }
 
-  // MARK: Resets (ACS-3 §4.3 and SET FEATURES 66h, CCh)
+  // MARK: Resets (SET FEATURES 66h, CCh)
 
   private func change(_ kit: ATAKit) {
     #expect(kit.set(0x82).isGood)

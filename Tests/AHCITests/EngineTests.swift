@@ -17,7 +17,7 @@ import Testing
     kit.setPort(PortRegister.receivedFIS, UInt32(HBAKit.received()))
     kit.setPort(PortRegister.command, PortCommand.receiveEnable)
     #expect(command() & PortCommand.receiveRunning != 0)
-    // BSY and DRQ are clear; the diagnostic code says that the device is well (ACS-3 §4.3.1).
+    // BSY and DRQ are clear; the diagnostic code says that the device is well (ACS-3 §7.9).
     #expect(kit.taskFile == 0x0150)
     #expect(kit.port(PortRegister.signature) == 0x0000_0101)
     #expect(kit.isr == PortInterrupt.registerFIS)

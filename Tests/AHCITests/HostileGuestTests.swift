@@ -137,7 +137,7 @@ import Testing
     #expect(try kit.bytes(1024).suffix(512).allSatisfy { $0 == 0 })
   }
 
-  /// A read moves what fits and says that there was more (§6.1.3).
+  /// A read moves what fits and says that there was more (§6.1.5).
   @Test(arguments: [2, 510, 514, 1024, 1536] as [UInt32])
   func aReadIntoAShortListMovesWhatFitsAndSetsOFS(_ room: UInt32) throws {
     try kit.run(Command(0x25, lba: 1, count: 4, regions: [Region(HBAKit.data, room)]))
@@ -255,7 +255,7 @@ import Testing
     kit.completeAll()
     #expect(kit.active == 6)
     try expectRecovery()
-    // READ LOG EXT page 10h names the tag (ACS-3 §9.15).
+    // READ LOG EXT page 10h names the tag (ACS-3 annex A).
     try kit.run(Command(0x2f, lba: 0x10, count: 1, regions: Self.sector))
     #expect(try kit.bytes(1)[0] & 0x9f == 1)
   }

@@ -73,7 +73,25 @@ import Testing
     try start(kit, features: Feature.version1)
     try kit.backend.resize(to: 128 * 512)
     #expect(kit.interrupts.messages.map(\.data) == [0x40])
+    // The bit is set with MSI-X too, but no line (§4.1.4.5.1).
+    #expect(!kit.interrupts.line.values.contains(true))
+    #expect(kit.read(0x1000, 1) == 2)
     #expect(kit.read(0x1000, 1) == 0)
+  }
+
+  @Test func noNumberOfChangesHidesOneFromTheGeneration() throws {
+    // §4.1.4.3.1: the register has 8 bits, and the disk may change more often before the guest looks.
+    let kit = try DriverKit()
+    try kit.start()
+    #expect(kit.read(0x2000, 8) == 64)
+    let generation = kit.read(21, 1)
+    for count in UInt64(1)...256 { try kit.backend.resize(to: (64 + count) * 512) }
+    #expect(kit.read(0x2000, 4) == 320)
+    #expect(kit.read(21, 1) != generation)
+    // Who has read it all sees the same until the next change.
+    let later = kit.read(21, 1)
+    #expect(kit.read(0x2000, 8) == 320)
+    #expect(kit.read(21, 1) == later)
   }
 
   @Test func withoutMSIXTheLineFollowsTheInterruptStatus() throws {

@@ -17,6 +17,7 @@ private final class MMIOKit {
   let loop: EventLoop
   let machine: Machine
   let driver = ScriptedDriver()
+  let backend: BlockBackend
   let device: VirtioBlockDevice
   let interrupts = RecordingInterrupts()
 
@@ -28,10 +29,9 @@ private final class MMIOKit {
     var options = VirtioBlockOptions()
     options.mmioSlot = 1
     options.queueCount = queues
+    backend = BlockBackend(driver: driver, loop: loop, configuration: BlockConfiguration())
     device = try VirtioBlockDevice(
-      name: "disk", address: PCIAddress(device: 0),
-      backend: BlockBackend(driver: driver, loop: loop, configuration: BlockConfiguration()), memory: memory,
-      options: options)
+      name: "disk", address: PCIAddress(device: 0), backend: backend, memory: memory, options: options)
     machine.lock.lock()
     machine.add(device)
   }
@@ -173,6 +173,55 @@ private final class MMIOKit {
     #expect(kit[0x44] == 0)
     #expect(kit[0x70] == 0x43)
     #expect(kit[0x60] == 2)
+  }
+
+  @Test func queueThatIsTakenBackIsNotLookedAtUntilItIsSetUpAgain() throws {
+    // §4.2.2.1: QueueReady is 0.
+    let kit = try MMIOKit()
+    kit.start()
+    try kit.submit()
+    kit[0x50] = 0
+    kit.loop.runUntilIdle()
+    #expect(kit.driver.held.count == 1)
+    // A request is out: the register says so, and what comes back does not reach the guest.
+    kit[0x44] = 0
+    #expect(kit[0x44] == 1)
+    kit.driver.completeAll()
+    kit.loop.runUntilIdle()
+    #expect(kit[0x44] == 0)
+    #expect(try kit.memory.load(at: MMIOKit.rings + 0x2002) as UInt16 == 0)
+    #expect(kit[0x60] == 0)
+    kit[0x50] = 0
+    kit.loop.runUntilIdle()
+    #expect(kit.driver.held.isEmpty)
+    // Enabled again, it begins with the ring's first entry, which is still there.
+    kit[0x44] = 1
+    kit.loop.runUntilIdle()
+    #expect(kit[0x44] == 1)
+    #expect(kit.driver.held.count == 1)
+    kit.driver.completeAll()
+    kit.loop.runUntilIdle()
+    #expect(try kit.memory.load(at: MMIOKit.rings + 0x2002) as UInt16 == 1)
+    // With nothing out it is taken back at once; and not at all after a reset.
+    kit[0x44] = 0
+    #expect(kit[0x44] == 0)
+    #expect(kit[0x70] == 0xf)
+    kit[0x70] = 0
+    #expect(kit[0x70] == 0)
+  }
+
+  @Test func generationGoesOnWithTheConfiguration() throws {
+    // §4.2.2.1, ConfigGeneration.
+    let kit = try MMIOKit()
+    kit.start()
+    _ = kit[0x100]
+    let generation = kit[0xfc]
+    try kit.backend.resize(to: 128 * 512)
+    #expect(kit[0x100] == 128)
+    #expect(kit[0xfc] != generation)
+    let later = kit[0xfc]
+    kit[0xfc] = generation
+    #expect(kit[0xfc] == later)
   }
 
   @Test func otherWidthsAreIgnored() throws {

@@ -32,6 +32,25 @@ import Testing
     try expectBrokenThenUsable(kit)
   }
 
+  @Test func ringsThatLieOverEachOtherEndInNoHang() throws {
+    // The flags of the used ring are avail.idx. As the device stops asking for notifications a request is there, and as it
+    // asks again idx goes back; that it sees so shows that it looks once more after asking (known failure 18).
+    let kit = try DriverKit()
+    kit.negotiate(Feature.version1)
+    try kit.writeDescriptor(0, .readable(try kit.header(0xdead, sector: 0), 16), flags: 1, next: 1)
+    try kit.writeDescriptor(1, .writable(DriverKit.statuses, 1))
+    kit.write(22, 2, 0)
+    kit.write(24, 2, 16)
+    kit.write(32, 8, kit.ringBase(0))
+    kit.write(40, 8, kit.used() - 2)
+    kit.write(48, 8, kit.used())
+    kit.write(28, 2, 1)
+    kit.status = 0xf
+    kit.loop.runUntilIdle()
+    #expect(try kit.requestStatus() == RequestStatus.unsupported)
+    try expectBrokenThenUsable(kit)
+  }
+
   @Test func zeroLengthDescriptorsAreTolerated() throws {
     // Known failure 2 (CVE-2016-6490): wherever they point.
     let kit = try DriverKit()

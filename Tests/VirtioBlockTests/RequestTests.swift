@@ -78,7 +78,8 @@ import Testing
     try kit.submit(read, sector: 0, data: [.writable(DriverKit.data, byteCount)])
     #expect(kit.driver.held.isEmpty)
     #expect(try kit.requestStatus() == RequestStatus.ioError)
-    #expect(try kit.takeUsed()?.written == 1)
+    // The status byte is behind the data, of which nothing was written (§2.7.8.2).
+    #expect(try kit.takeUsed()?.written == 0)
   }
 
   @Test(
@@ -136,7 +137,8 @@ import Testing
     #expect(try kit.memory.bytes(at: DriverKit.data, count: expected.count) == Array(expected))
     let rest = try kit.memory.bytes(at: DriverKit.data + UInt64(expected.count), count: 8)
     #expect(rest == [UInt8](repeating: 0xaa, count: 8))
-    #expect(try kit.takeUsed()?.written == UInt32(expected.count) + 1)
+    // The status byte counts where it follows at once (§2.7.8.2).
+    #expect(try kit.takeUsed()?.written == UInt32(expected.count) + (byteCount <= 20 ? 1 : 0))
   }
 
   @Test func hostErrorBecomesIOErrorAndMissingSupportBecomesUnsupported() throws {
@@ -148,7 +150,7 @@ import Testing
     kit.completeOne(result: -EOPNOTSUPP)
     #expect(try kit.requestStatus(0) == RequestStatus.ioError)
     #expect(try kit.requestStatus(1) == RequestStatus.unsupported)
-    #expect(try kit.takeUsed()?.written == 1)
+    #expect(try kit.takeUsed()?.written == 0)
   }
 
   @Test func writeIsForcedThroughWhileTheWriteCacheIsOff() throws {
@@ -166,6 +168,38 @@ import Testing
     #expect(kit.driver.held.last?.pointee.forceUnitAccess == true)
     kit.completeAll()
     kit.write(0x2000 + 32, 1, 1)
+    #expect(kit.read(0x2000 + 32, 1) == 1)
+  }
+
+  @Test func usedLengthOfAFailureCountsNothingThatWasNotWritten() throws {
+    // §2.7.8.2; known failure 15.
+    let kit = try DriverKit()
+    try kit.start()
+    for type in [read, RequestType.writeZeroes, 0xdead] {
+      try kit.submit(type, sector: .max, data: [.writable(DriverKit.data, 1024)])
+      #expect(try kit.requestStatus() != RequestStatus.ok)
+      #expect(try kit.takeUsed()?.written == 0)
+      try kit.submit(type, sector: .max, data: [])
+      #expect(try kit.takeUsed()?.written == 1)
+    }
+    // A write that has room for more than its status.
+    try kit.submit(
+      write, sector: 0, data: [.readable(DriverKit.data, 512), .writable(DriverKit.data + 4096, 8)])
+    kit.completeOne()
+    #expect(try kit.requestStatus() == RequestStatus.ok)
+    #expect(try kit.takeUsed()?.written == 0)
+  }
+
+  @Test func driverThatChoosesTheCacheButCannotFlushBeginsWithWriteThrough() throws {
+    // §5.2.5.2.
+    let kit = try DriverKit()
+    kit.negotiate(Feature.version1 | Feature.configWCE)
+    #expect(kit.read(0x2000 + 32, 1) == 0)
+    kit.negotiate(Feature.version1 | Feature.configWCE | Feature.flush)
+    #expect(kit.read(0x2000 + 32, 1) == 1)
+    // Features that are refused change nothing.
+    kit.negotiate(Feature.configWCE)
+    #expect(kit.status == 3)
     #expect(kit.read(0x2000 + 32, 1) == 1)
   }
 

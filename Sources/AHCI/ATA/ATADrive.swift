@@ -14,7 +14,7 @@ public struct ATADriveOptions: Sendable {
   public var serial = ""
   /// World wide name; 0 for none.
   public var worldWideName: UInt64 = 0
-  /// Rotations per minute, or 1 for a disk that does not rotate (ACS-3 §7.12.7.81).
+  /// Rotations per minute, or 1 for a disk that does not rotate (ACS-3 §7.12.7, word 217).
   public var rotationRate: UInt16 = 1
   /// The geometry after power-on; nil for the usual one of 16 heads and 63 sectors.
   public var geometry: ATADriveGeometry?

@@ -172,7 +172,7 @@ final class AHCIPort: SATALink {
     resetRegisters()
   }
 
-  /// A device is put behind the port of a running machine (§7.4.1).
+  /// A device is put behind the port of a running machine (§7.3).
   func hotPlug(_ device: SATADevice) {
     self.device = device
     device.linkReference = Unmanaged.passUnretained(self)
@@ -181,7 +181,7 @@ final class AHCIPort: SATALink {
     noteLinkChange()
   }
 
-  /// The device goes (§7.4.2): what it was working on never ends, until the guest resets the port.
+  /// The device goes (§7.3): what it was working on never ends, until the guest resets the port.
   func hotUnplug() {
     guard device != nil else { return }
     abandonCommands()

@@ -85,7 +85,7 @@ extension AHCIPort {
     return true
   }
 
-  /// A FIS that no device behind this port takes: the link's protocol is broken off (§6.1.5, §6.2.2.1), and the list
+  /// A FIS that no device behind this port takes: the link's protocol is broken off (§6.1.2, §6.2.2.1), and the list
   /// stands until the guest has cleared PxCMD.ST.
   @inline(never)
   private func refuseFIS(_ index: Int, _ fis: CommandFIS, words: UInt32) {
@@ -102,7 +102,7 @@ extension AHCIPort {
       && deviceReference.unsafelyUnwrapped._withUnsafeGuaranteedRef { $0.takesQueued }
   }
 
-  /// Checks the rules of queueing (SATA 3.3 §13.6.3; ACS-3 §4.16): a tag is its slot's number and not in use, and nothing
+  /// Checks the rules of queueing (SATA 3.3 §13.6.3; ACS-3, NCQ feature set): a tag is its slot's number and not in use, and nothing
   /// but queued commands comes while some are under way. A breach fails all that is queued.
   @inline(__always)
   private func queueAllows(_ index: Int, _ fis: CommandFIS, isQueued: Bool) -> Bool {
@@ -160,7 +160,7 @@ extension AHCIPort {
   }
 
   /// The device takes a queued command: it sends its registers without BSY and without an interrupt, which clears the
-  /// slot's bit in PxCI (§5.5.2; PxSACT keeps it).
+  /// slot's bit in PxCI (§5.3.8; PxSACT keeps it).
   @inline(__always)
   private func accept(_ index: Int) {
     let bit = UInt32(1) << UInt32(index)

@@ -27,7 +27,7 @@ extension AHCIPort {
     var interrupts = slot.pointee.overflowed ? PortInterrupt.overflow : 0
     if slot.pointee.overflowed { report("slot \(index): the region list is shorter than the data") }
     if slot.pointee.faulted {
-      // The command never ends on the link, so PxTFD.STS.BSY stays until a reset (§6.1.2).
+      // The command never ends on the link, so PxTFD.STS.BSY stays until a reset (§6.1.1).
       report("slot \(index): a region is not in guest memory")
       return halt(interrupts | PortInterrupt.hostBusFatal)
     }

@@ -68,7 +68,7 @@ extension AHCIPort {
     var left = byteCount
     var list = slot.pointee.list
     while left > 0, let piece = list.next(upTo: left) { left -= piece.byteCount }
-    // A write that would run out of data does not begin (§6.1.3 leaves the disk's content open); a read moves what fits.
+    // A write that would run out of data does not begin (§6.1.5 leaves the disk's content open); a read moves what fits.
     if left == byteCount || (left > 0 && slot.pointee.request.pointee.operation == .write) {
       slot.pointee.overflowed = true
       slot.pointee.fail(ATAError.abort)

@@ -88,7 +88,7 @@ enum AHCICommandCases {
       try context.expect(bytes[512...].allSatisfy { $0 == 0xA5 }, "the bytes past the data are untouched")
     },
     ConformanceCase(
-      "ahci/long-transfer", "A read of 512 sectors in one region is whole", "AHCI 1.3.1 §4.2.3.3; ACS-3 §7.24", .ahci,
+      "ahci/long-transfer", "A read of 512 sectors in one region is whole", "AHCI 1.3.1 §4.2.3.3; ACS-3 §7.22", .ahci,
       shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -107,7 +107,7 @@ enum AHCICommandCases {
     ConformanceCase(
       "ahci/queued-uses-active",
       "A queued command ends with a set device bits FIS: PxSACT clears and PxIS is SDBS alone",
-      "AHCI 1.3.1 §5.3.10, §5.6.4", .ahci, shares: true
+      "AHCI 1.3.1 §5.3.13, §5.6.4", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let buffer = try context.allocate(512)
@@ -122,7 +122,7 @@ enum AHCICommandCases {
     },
     ConformanceCase(
       "ahci/queued-all-tags", "All tags in flight at once end, each with its own data",
-      "AHCI 1.3.1 §5.6.4; ACS-3 §7.26",
+      "AHCI 1.3.1 §5.6.4; ACS-3 §7.23",
       .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -144,7 +144,7 @@ enum AHCICommandCases {
     },
     ConformanceCase(
       "ahci/queued-random-load", "Random queued reads and writes on sectors of their own leave what was written",
-      "ACS-3 §7.26, §7.63; SATA 3.x §13.6", .ahci, shares: true
+      "ACS-3 §7.23, §7.61; SATA 3.x §13.6", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       var model = [UInt8](repeating: 0, count: 64 * 512)
@@ -182,7 +182,7 @@ enum AHCICommandCases {
     },
     ConformanceCase(
       "ahci/queued-error-log", "After a queued error, log 10h names the tag and releases the queue",
-      "ACS-3 §A.14; SATA 3.x §13.7; known failure 37", .ahci, shares: true
+      "ACS-3 annex A; SATA 3.x §13.7; known failure 37", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let buffer = try context.allocate(512)

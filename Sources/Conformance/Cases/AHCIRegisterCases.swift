@@ -115,7 +115,7 @@ enum AHCIRegisterCases {
     },
     ConformanceCase(
       "ahci/index-data-pair", "The index/data pair of the I/O base address register reaches the same registers",
-      "AHCI 1.3.1 §2.4, §10.15", .bare, shares: true
+      "AHCI 1.3.1 §2.4, §10.14", .bare, shares: true
     ) { context in
       let hba = try HBAUnderTest(context)
       let entry = try context.entry(device: 31, function: 2)

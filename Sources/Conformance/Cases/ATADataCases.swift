@@ -24,17 +24,17 @@ enum ATADataCases {
 
   private static let transfers = [
     Transfer(
-      name: "pio", read: 0x20, write: 0x30, section: "ACS-3 §7.34, §7.67", readEvents: both, writeEvents: both),
+      name: "pio", read: 0x20, write: 0x30, section: "ACS-3 §7.28, §7.67", readEvents: both, writeEvents: both),
     Transfer(
-      name: "pio-ext", read: 0x24, write: 0x34, section: "ACS-3 §7.35, §7.68", readEvents: both, writeEvents: both),
+      name: "pio-ext", read: 0x24, write: 0x34, section: "ACS-3 §7.29, §7.68", readEvents: both, writeEvents: both),
     Transfer(
-      name: "dma", read: 0xC8, write: 0xCA, section: "ACS-3 §7.23, §7.58", readEvents: registerFIS,
+      name: "dma", read: 0xC8, write: 0xCA, section: "ACS-3 §7.21, §7.58", readEvents: registerFIS,
       writeEvents: registerFIS),
     Transfer(
-      name: "dma-ext", read: 0x25, write: 0x35, section: "ACS-3 §7.24, §7.59", readEvents: registerFIS,
+      name: "dma-ext", read: 0x25, write: 0x35, section: "ACS-3 §7.22, §7.59", readEvents: registerFIS,
       writeEvents: registerFIS),
     Transfer(
-      name: "queued", read: 0x60, write: 0x61, section: "ACS-3 §7.26, §7.63", readEvents: deviceBits,
+      name: "queued", read: 0x60, write: 0x61, section: "ACS-3 §7.23, §7.61", readEvents: deviceBits,
       writeEvents: deviceBits),
   ]
 
@@ -124,7 +124,7 @@ enum ATADataCases {
     },
     ConformanceCase(
       "ata/lba-does-not-wrap", "All 48 bits of an address count: high ones fail instead of wrapping",
-      "ACS-3 §7.24; known failure 46", .ahci, shares: true
+      "ACS-3 §7.22; known failure 46", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let buffer = try context.allocate(512)
@@ -137,7 +137,7 @@ enum ATADataCases {
     },
     ConformanceCase(
       "ata/count-zero-is-65536", "A count of 0 stands for 65536 sectors with 48-bit commands",
-      "ACS-3 §7.24; known failure 46", .ahci, shares: true
+      "ACS-3 §7.22; known failure 46", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       let byteCount: UInt32 = 65536 * 512
@@ -149,7 +149,7 @@ enum ATADataCases {
     },
     ConformanceCase(
       "ata/count-zero-is-256", "A count of 0 stands for 256 sectors with 28-bit commands",
-      "ACS-3 §7.23; known failure 46",
+      "ACS-3 §7.21; known failure 46",
       .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -160,7 +160,7 @@ enum ATADataCases {
       try context.expect(context.bus.load(buffer, count: 256 * 512), MachineKind.pattern(0..<131_072), "the data")
     },
     ConformanceCase(
-      "ata/device-nibble", "Bits 27:24 of a 28-bit address are in the device register", "ACS-3 §7.23", .ahci,
+      "ata/device-nibble", "Bits 27:24 of a 28-bit address are in the device register", "ACS-3 §7.21", .ahci,
       shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
@@ -175,7 +175,7 @@ enum ATADataCases {
     },
     ConformanceCase(
       "ata/forced-unit-access", "WRITE DMA FUA EXT and a queued write with FUA write their data",
-      "ACS-3 §7.60, §7.63", .ahci, shares: true
+      "ACS-3 §7.60, §7.61", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       var queued = ATACommand(ATAOpcode.writeQueued, lba: 21_001, count: 1)
@@ -193,7 +193,7 @@ enum ATADataCases {
     },
     ConformanceCase(
       "ata/multiple-sectors", "SET MULTIPLE MODE lets READ MULTIPLE and WRITE MULTIPLE move blocks of sectors",
-      "ACS-3 §7.29, §7.47, §7.65", .ahci, shares: true
+      "ACS-3 §7.27, §7.46, §7.65", .ahci, shares: true
     ) { context in
       let hba = try HBAUnderTest(started: context)
       var mode = ATACommand(0xC6)
@@ -210,7 +210,7 @@ enum ATADataCases {
       try context.expect(context.bus.load(buffer, count: bytes.count), bytes, "the data by READ MULTIPLE EXT")
     },
     ConformanceCase(
-      "ata/verify", "READ VERIFY succeeds on the disk, without data, and fails past its end", "ACS-3 §7.38, §7.39",
+      "ata/verify", "READ VERIFY succeeds on the disk, without data, and fails past its end", "ACS-3 §7.32, §7.33",
       .ahci,
       shares: true
     ) { context in

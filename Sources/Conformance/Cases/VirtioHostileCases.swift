@@ -267,6 +267,26 @@ enum VirtioHostileCases {
       try VirtioUnderTest(started: context).checkAlive()
     },
     ConformanceCase(
+      "virtio/rings-overlap",
+      "Rings that lie over each other, so that the device changes what it reads, end in no hang",
+      "virtio 1.3 §2.7, §2.7.6.1; known failures 7, 18", .virtio
+    ) { context in
+      let device = try prepared(context, features: VirtioUnderTest.plainFeatures)
+      let (table, used) = (device.table, try context.allocate(4096))
+      try device.negotiate()
+      device.write16(Common.queueSelect, 0)
+      device.write16(Common.queueSize, 16)
+      device.write64(Common.descriptors, table)
+      // The flags of the used ring are the index of the available one.
+      device.write64(Common.driver, used + 0x100 - 2)
+      device.write64(Common.device, used + 0x100)
+      device.write16(Common.queueEnable, 1)
+      device.setStatus(0xF)
+      device.kick()
+      context.pause(milliseconds: 5)
+      try VirtioUnderTest(started: context).checkAlive()
+    },
+    ConformanceCase(
       "virtio/reset-in-flight", "After a reset with writes in flight the device touches neither rings nor buffers",
       "virtio 1.3 §2.4.1; known failure 31", .virtioSlow
     ) { context in

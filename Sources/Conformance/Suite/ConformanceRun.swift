@@ -206,7 +206,7 @@ private final class RunningMachine {
 
   init(_ launcher: QTestLauncher, _ kind: MachineKind) throws(TransportError) {
     images = try TemporaryFolder()
-    connection = try launcher.launch(try kind.prepare(in: images), needsMonitor: kind.needsMonitor)
+    connection = try launcher.launch(try kind.prepare(in: images, for: launcher.kind), needsMonitor: kind.needsMonitor)
     try connection.client.checkByteOrder()
     bus = RemoteBus(client: connection.client, memoryBytes: MachineKind.memoryBytes)
   }

@@ -20,8 +20,9 @@ public enum ConformanceSuites {
 
   /// virtio-blk: the PCI transport, queues, requests, and rings that are wrong.
   public static let virtio: [ConformanceCase] =
-    VirtioTransportCases.all + VirtioQueueCases.all + VirtioRequestCases.all + VirtioRaceCases.all
-    + VirtioHostileCases.all
+    VirtioTransportCases.all + VirtioNegotiationCases.all + VirtioWindowCases.all + VirtioLegacyCases.all
+    + VirtioQueueCases.all + VirtioNotificationCases.all + VirtioRequestCases.all + VirtioOutcomeCases.all
+    + VirtioRaceCases.all + VirtioMMIOCases.all + VirtioHostileCases.all
 
   /// What a guest sees of the machine's event loop: nothing is forgotten while nobody touches the machine.
   public static let loop: [ConformanceCase] = LoopCases.all

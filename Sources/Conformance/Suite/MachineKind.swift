@@ -2,7 +2,7 @@
 import Glibc
 import HostSystem
 
-/// What a case's machine has besides the PC itself, which always has an AHCI controller at 00:1f.2.
+/// What a case's machine has besides the PC itself, which always (but for `virtioMMIO`) has an AHCI controller at 00:1f.2.
 public enum MachineKind: String, CaseIterable, Sendable {
   /// No disk at all.
   case bare
@@ -27,6 +27,9 @@ public enum MachineKind: String, CaseIterable, Sendable {
   case virtioSlow
   /// A virtio disk that is resized through the monitor.
   case virtioResizable
+  /// A virtio disk on the board, by the memory-mapped transport; it may be resized through the monitor. QEMU has such
+  /// places on its board `microvm` only, without PCI.
+  case virtioMMIO
   /// A SATA disk on port 0.
   case ahci
   /// SATA disks on ports 0 and 3.
@@ -71,25 +74,35 @@ public enum MachineKind: String, CaseIterable, Sendable {
   }
 
   /// Whether cases of it talk to the monitor.
-  var needsMonitor: Bool { [.virtioStop, .virtioTwoQueuesStop, .ahciStop, .virtioResizable].contains(self) }
+  var needsMonitor: Bool {
+    [.virtioStop, .virtioTwoQueuesStop, .ahciStop, .virtioResizable, .virtioMMIO].contains(self)
+  }
 
   /// Writes the images of such a machine into a folder that exists, for a machine that somebody else starts.
   /// - Returns: the option words of the machine.
   public func prepare(inFolder path: String) throws(TransportError) -> [String] {
-    try prepare { "\(path)/\($0)" }
+    try prepare(.other) { "\(path)/\($0)" }
   }
 
   /// Writes the image files into `folder`.
   /// - Returns: the option words of the machine.
-  func prepare(in folder: TemporaryFolder) throws(TransportError) -> [String] { try prepare(place: folder.file) }
+  func prepare(
+    in folder: TemporaryFolder, for target: TargetKind = .other
+  ) throws(TransportError) -> [String] { try prepare(target, place: folder.file) }
 
-  private func prepare(place: (String) -> String) throws(TransportError) -> [String] {
+  private func prepare(_ target: TargetKind, place: (String) -> String) throws(TransportError) -> [String] {
     var machine = ["-M", "q35", "-m", "\(Self.memoryBytes >> 20)"]
+    if self == .virtioMMIO && target == .qemu {
+      machine[1] = "microvm"
+      // Without this QEMU's places have the registers of before version 1.
+      machine += ["-global", "virtio-mmio.force-legacy=false"]
+    }
     var drives: [(keys: String, device: String)] = []
     let virtio = "virtio-blk-pci,drive=drive0,addr=4.0"
     switch self {
     case .bare: break
     case .virtio, .virtioResizable: drives = [("", virtio)]
+    case .virtioMMIO: drives = [("", "virtio-blk-device,drive=drive0")]
     case .virtioSerial: drives = [("", "\(virtio),serial=\(Self.serial)")]
     case .virtioReadOnly: drives = [(",readonly=on", virtio)]
     case .virtioTwoQueues: drives = [("", "\(virtio),num-queues=2")]

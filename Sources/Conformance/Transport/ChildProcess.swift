@@ -58,11 +58,14 @@ final class ChildProcess {
     return "the process \(cause); \(said)"
   }
 
-  /// What it has written so far, at most `errorBytesMax` bytes of it, in one line.
+  /// What it has written so far, at most `errorBytesMax` bytes of it, in one line, with `?` for what no terminal should get.
   var output: String {
     guard let bytes = try? readWholeFile(outputPath) else { return "" }
-    return String(decoding: bytes.prefix(Self.errorBytesMax), as: UTF8.self)
-      .split(separator: "\n").joined(separator: "; ")
+    let text = String(decoding: bytes.prefix(Self.errorBytesMax), as: UTF8.self)
+      .split(whereSeparator: \.isNewline).joined(separator: "; ")
+    var printable = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars { printable.append(scalar.value < 32 || scalar.value == 127 ? "?" : scalar) }
+    return String(printable)
   }
 
   /// Waits until it has ended by itself, for at most `milliseconds`.
