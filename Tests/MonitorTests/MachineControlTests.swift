@@ -173,11 +173,11 @@ import TracingTestKit
     #expect(try machine.outline("device_add", plug.replacing("pcie.0", with: "usb.0")) == ["Bus 'usb.0' not found"])
     #expect(
       try machine.outline("device_add", plug.replacing("\"up\"", with: "\"low\""))
-        == ["Drive 'low' is already in use by another block device"])
+        == ["Drive 'low' is already in use by another device"])
     #expect(try machine.outline("device_add", plug) == ["{}"])
     #expect(
       try machine.outline("device_add", plug.replacing("v9", with: "v10"))
-        == ["Drive 'up' is already in use by another block device"])
+        == ["Drive 'up' is already in use by another device"])
     #expect(try machine.outline("blockdev-del", #"{"node-name":"up"}"#) == ["Node up is in use"])
     let drive = try #require(try machine.execute("query-block").last?["return"]?.elements?.last)
     #expect(drive["device"] == "" && drive["inserted"]?["node-name"] == "up")

@@ -106,12 +106,12 @@ extension MachineControl {
       return spare.configuration
     }
     if assembled.drives.attached.contains(where: { $0.name == name && !name.isEmpty }) {
-      throw ControlError("Drive '\(name)' is already in use by another block device")
+      throw ControlError("Drive '\(name)' is already in use by another device")
     }
     guard let node = allNodes.first(where: { $0.configuration.id == name }) else {
       throw ControlError("Property 'virtio-blk-device.drive' can't find value '\(name)'")
     }
-    guard !isInUse(node) else { throw ControlError("Drive '\(name)' is already in use by another block device") }
+    guard !isInUse(node) else { throw ControlError("Drive '\(name)' is already in use by another device") }
     var configuration = node.configuration
     // That was the place of the device that had it before.
     configuration.pciAddress = nil

@@ -92,9 +92,9 @@ public enum MachineKind: String, CaseIterable, Sendable {
 
   private func prepare(_ target: TargetKind, place: (String) -> String) throws(TransportError) -> [String] {
     var machine = ["-M", "q35", "-m", "\(Self.memoryBytes >> 20)"]
-    if self == .virtioMMIO && target == .qemu {
-      machine[1] = "microvm"
-      // Without this QEMU's places have the registers of before version 1.
+    if self == .virtioMMIO {
+      if target == .qemu { machine[1] = "microvm" }
+      // Without this the places have the registers of before version 1.
       machine += ["-global", "virtio-mmio.force-legacy=false"]
     }
     var drives: [(keys: String, device: String)] = []
