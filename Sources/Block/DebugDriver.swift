@@ -10,7 +10,7 @@ import HostSystem
 /// become the active ones, in place of those before, and fail or delay the requests that they match; the last rule that
 /// sets a state sets it, when all have been looked at. A breakpoint holds the next request that comes to its event, once,
 /// until it is told to go on. (Facts: QEMU, docs/devel/testing/blkdebug; qemu-io's break and resume.) Loop thread only.
-public final class DebugDriver: LayerDriver {
+public final class DebugDriver: HoldingDriver {
   private struct Entry {
     var rule: DebugRule
     var isActive = false
@@ -33,15 +33,6 @@ public final class DebugDriver: LayerDriver {
     let code: Int32
   }
 
-  private final class Timer: DriverTimer {
-    unowned(unsafe) let driver: DebugDriver
-    init(driver: DebugDriver, loop: EventLoop) {
-      self.driver = driver
-      super.init(loop: loop)
-    }
-    override func fired() { driver.actOnDue() }
-  }
-
   private var entries: [Entry]
   /// The state that rules look at.
   public private(set) var state = 1
@@ -49,8 +40,6 @@ public final class DebugDriver: LayerDriver {
   private var waiting: [Waiting] = []
   private var watchers: [(tag: String, call: () -> Void)] = []
   private var delayed: [Delayed] = []
-  private var timer: Timer?
-  private var drainDepth = 0
 
   /// Puts rules over `lower`, which belongs to the new driver from here on.
   /// - Parameter loop: the loop that the backend on top runs on.
@@ -59,8 +48,6 @@ public final class DebugDriver: LayerDriver {
     super.init(over: lower, loop: loop)
     happened(.none)
   }
-
-  deinit { timer?.end() }
 
   // MARK: The way of a request
 
@@ -72,11 +59,11 @@ public final class DebugDriver: LayerDriver {
     for index in step..<events.count {
       happened(events[index])
       // Someone waits for the disk to be idle: nothing may wait now.
-      guard drainDepth == 0, let place = breakpoints.firstIndex(where: { $0.event == events[index] }) else { continue }
+      guard !isDraining, let place = breakpoints.firstIndex(where: { $0.event == events[index] }) else { continue }
       return hold(Waiting(request: request, tag: breakpoints.remove(at: place).tag, step: index + 1))
     }
     guard let injection = takeInjection(request) else { return lower.submit(request) }
-    if injection.delayNs > 0 && drainDepth == 0 { return delay(request, injection) }
+    if injection.delayNs > 0 && !isDraining { return delay(request, injection) }
     act(injection.code, on: request)
   }
 
@@ -196,13 +183,10 @@ public final class DebugDriver: LayerDriver {
   }
 
   private func arm() {
-    guard let due = delayed.map(\.due).min() else { return }
-    let timer = self.timer ?? Timer(driver: self, loop: loop)
-    self.timer = timer
-    timer.armSoon(atNanoseconds: due)
+    if let due = delayed.map(\.due).min() { wake(atNanoseconds: due) }
   }
 
-  private func actOnDue() {
+  override func timeCame() {
     let now = HostClock.nanoseconds
     let due = delayed.filter { $0.due <= now }.sorted { $0.due < $1.due }
     delayed.removeAll { $0.due <= now }
@@ -210,38 +194,13 @@ public final class DebugDriver: LayerDriver {
     arm()
   }
 
-  // MARK: Draining, and loops
-
   /// What waits for time or for a command goes on.
-  private func release() {
+  override func release() {
     let (held, late) = (waiting, delayed)
     waiting = []
     delayed = []
     held.forEach { goOn($0.request, from: $0.step) }
     late.forEach { act($0.code, on: $0.request) }
-  }
-
-  public override func drainBegins() {
-    drainDepth += 1
-    release()
-    super.drainBegins()
-  }
-
-  public override func drainEnds() {
-    super.drainEnds()
-    drainDepth -= 1
-  }
-
-  public override func close() {
-    timer?.end()
-    super.close()
-  }
-
-  public override func detach() {
-    release()
-    timer?.end()
-    timer = nil
-    super.detach()
   }
 }
 

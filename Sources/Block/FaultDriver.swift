@@ -7,14 +7,12 @@ import HostSystem
 ///
 /// Each rule counts the requests that match it; the first rule whose turn it is decides, and a request that none is
 /// about goes through. Loop thread only; requests with a fault may allocate, others do not.
-public final class FaultDriver: LayerDriver {
+public final class FaultDriver: HoldingDriver {
   private let rules: [FaultRule]
   private var matchCounts: [UInt64]
   private var hanging: [UnsafeMutablePointer<BlockRequest>] = []
   private var delayed: [(due: UInt64, request: UnsafeMutablePointer<BlockRequest>)] = []
   private var shortened: [Shortened] = []
-  private var timer: Timer?
-  private var drainDepth = 0
 
   /// A request of which the lower driver sees only the first part, and what it has to get back.
   private struct Shortened {
@@ -22,15 +20,6 @@ public final class FaultDriver: LayerDriver {
     let byteCount: UInt64
     let iovecCount: Int32
     let lastIovecBytes: Int
-  }
-
-  private final class Timer: DriverTimer {
-    unowned(unsafe) let driver: FaultDriver
-    init(driver: FaultDriver, loop: EventLoop) {
-      self.driver = driver
-      super.init(loop: loop)
-    }
-    override func fired() { driver.submitDue() }
   }
 
   /// Puts rules over `lower`, which belongs to the new driver from here on.
@@ -41,8 +30,6 @@ public final class FaultDriver: LayerDriver {
     super.init(over: lower, loop: loop)
   }
 
-  deinit { timer?.end() }
-
   public override func submit(_ request: UnsafeMutablePointer<BlockRequest>) {
     guard let action = takeAction(request) else { return lower.submit(request) }
     switch action {
@@ -51,7 +38,7 @@ public final class FaultDriver: LayerDriver {
     case .short(let bytes): shorten(request, bytes)
     case .hang:
       // Someone waits for the disk to be idle: nothing may hang now.
-      if drainDepth > 0 { lower.submit(request) } else { hanging.append(request) }
+      if isDraining { lower.submit(request) } else { hanging.append(request) }
     }
   }
 
@@ -86,35 +73,10 @@ public final class FaultDriver: LayerDriver {
   public var hangingCount: Int { hanging.count }
 
   /// Lets the requests that hang go on, in the order in which they came.
-  public func release() {
+  public override func release() {
     let all = hanging
     hanging = []
     all.forEach { lower.submit($0) }
-  }
-
-  public override func drainBegins() {
-    drainDepth += 1
-    release()
-    super.drainBegins()
-  }
-
-  public override func drainEnds() {
-    super.drainEnds()
-    drainDepth -= 1
-  }
-
-  // MARK: Loops
-
-  public override func close() {
-    timer?.end()
-    super.close()
-  }
-
-  public override func detach() {
-    release()
-    timer?.end()
-    timer = nil
-    super.detach()
   }
 
   // MARK: Delays
@@ -126,13 +88,10 @@ public final class FaultDriver: LayerDriver {
   }
 
   private func arm() {
-    guard let due = delayed.map(\.due).min() else { return }
-    let timer = self.timer ?? Timer(driver: self, loop: loop)
-    self.timer = timer
-    timer.armSoon(atNanoseconds: due)
+    if let due = delayed.map(\.due).min() { wake(atNanoseconds: due) }
   }
 
-  private func submitDue() {
+  override func timeCame() {
     let now = HostClock.nanoseconds
     let due = delayed.filter { $0.due <= now }.sorted { $0.due < $1.due }
     delayed.removeAll { $0.due <= now }

@@ -7,7 +7,7 @@ import HostSystem
 /// Time is the host's, whatever the machine's clock does. Reads wait for reads, and writes and write-zeroes requests for
 /// each other, each in its order; flushes and discards never wait. Whoever waits for the disk to be idle waits for the disk
 /// and not for the time: what is held goes on then. Loop thread only; allocates nothing for a request.
-public final class ThrottleDriver: LayerDriver {
+public final class ThrottleDriver: HoldingDriver {
   /// The buckets that a request of one direction goes by, and those that wait for them.
   private struct Direction {
     var bytes: LeakyBucket
@@ -23,17 +23,6 @@ public final class ThrottleDriver: LayerDriver {
   private var totalRequests: LeakyBucket
   private var reads: Direction
   private var writes: Direction
-  private var drainDepth: Int
-  private var timer: Timer?
-
-  private final class Timer: DriverTimer {
-    unowned(unsafe) let driver: ThrottleDriver
-    init(driver: ThrottleDriver, loop: EventLoop) {
-      self.driver = driver
-      super.init(loop: loop)
-    }
-    override func fired() { driver.submitDue() }
-  }
 
   /// Puts limits over `lower`, which belongs to the new driver from here on.
   /// - Parameters:
@@ -41,16 +30,13 @@ public final class ThrottleDriver: LayerDriver {
   ///   - drainDepth: calls of `drainBegins` that `lower` has had without their `drainEnds`.
   public init(over lower: BlockDriver, limits: ThrottleLimits, loop: EventLoop, drainDepth: Int = 0) {
     self.limits = limits
-    self.drainDepth = drainDepth
     isOpen = limits.isEmpty
     totalBytes = LeakyBucket(limits.bytes.total)
     totalRequests = LeakyBucket(limits.requests.total)
     reads = Direction(bytes: LeakyBucket(limits.bytes.read), requests: LeakyBucket(limits.requests.read))
     writes = Direction(bytes: LeakyBucket(limits.bytes.write), requests: LeakyBucket(limits.requests.write))
-    super.init(over: lower, loop: loop)
+    super.init(over: lower, loop: loop, drainDepth: drainDepth)
   }
-
-  deinit { timer?.end() }
 
   /// Puts other limits in the place of those that there are. What waits goes on by the new ones, whose buckets are empty.
   func setLimits(_ limits: ThrottleLimits) {
@@ -77,22 +63,19 @@ public final class ThrottleDriver: LayerDriver {
   private func take(
     _ request: UnsafeMutablePointer<BlockRequest>, _ direction: ReferenceWritableKeyPath<ThrottleDriver, Direction>
   ) {
-    if drainDepth > 0 || isOpen { return lower.submit(request) }
+    if isDraining || isOpen { return lower.submit(request) }
     self[keyPath: direction].waiting.append(request)
     if self[keyPath: direction].waiting.count == 1 { submitDue() }
   }
 
-  /// Submits what may go on now, and arms the timer for the next one.
+  override func timeCame() { submitDue() }
+
+  /// Submits what may go on now, and wakes for the next one.
   private func submitDue() {
     let now = HostClock.nanoseconds
     let waits = [submitDue(\.reads, at: now), submitDue(\.writes, at: now)]
-    guard let wait = waits.compactMap({ $0 }).min() else {
-      timer?.disarm()
-      return
-    }
-    let timer = self.timer ?? Timer(driver: self, loop: loop)
-    self.timer = timer
-    timer.armSoon(atNanoseconds: now.addingReportingOverflow(wait).partialValue)
+    guard let wait = waits.compactMap({ $0 }).min() else { return wakeNoMore() }
+    wake(atNanoseconds: now.addingReportingOverflow(wait).partialValue)
   }
 
   /// - Returns: how long the first request that is left has to wait; nil where none is left.
@@ -114,33 +97,10 @@ public final class ThrottleDriver: LayerDriver {
   }
 
   /// What waits goes on now.
-  private func release() {
-    timer?.disarm()
+  override func release() {
+    wakeNoMore()
     var all = reads.waiting.takeAll()
     all.append(all: writes.waiting.takeAll())
     while let request = all.takeFirst() { lower.submit(request) }
-  }
-
-  public override func drainBegins() {
-    drainDepth += 1
-    release()
-    super.drainBegins()
-  }
-
-  public override func drainEnds() {
-    super.drainEnds()
-    drainDepth -= 1
-  }
-
-  public override func close() {
-    timer?.end()
-    super.close()
-  }
-
-  public override func detach() {
-    release()
-    timer?.end()
-    timer = nil
-    super.detach()
   }
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import Assembly
+import HostSystem
+import Monitor
 
 /// The other end of a character device: where a qtest client, a monitor's client or the serial port's reader is.
 public enum Endpoint: Equatable, Sendable {
   /// A Unix socket; the machine connects to it, or makes it and listens.
   case unix(path: String, listens: Bool, waits: Bool)
-  /// A TCP port of this host.
-  case tcp(host: String, port: UInt16, listens: Bool, waits: Bool)
+  /// A port of 127.0.0.1: whoever reaches it controls the process and its images.
+  case loopback(port: UInt16, listens: Bool, waits: Bool)
   /// Standard input and output.
   case stdio
   /// A descriptor that was inherited.
@@ -16,8 +18,10 @@ public enum Endpoint: Equatable, Sendable {
   /// Nothing: what is written is lost.
   case null
 
-  /// Reads the short form: `unix:PATH[,server=on][,wait=off]`, `tcp:HOST:PORT…`, `stdio`, `file:PATH`, `fd:N`, `null`, `none`.
-  init(_ text: String, option: String) throws(UsageError) {
+  /// Reads the short form: `unix:PATH[,server=on][,wait=off]`, `tcp:127.0.0.1:PORT…`, `stdio`, `file:PATH`, `fd:N`, `null`,
+  /// `none`.
+  /// - Parameter option: the option's name, for the error's line.
+  public init(_ text: String, option: String) throws(UsageError) {
     let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
     let rest = parts.count > 1 ? parts[1] : ""
     switch parts[0] {
@@ -44,12 +48,37 @@ public enum Endpoint: Equatable, Sendable {
     let waits = try list.takeFlag("wait", default: true)
     list.ignore("nodelay", "reconnect")
     try list.finish()
-    if kind == "unix" { return .unix(path: address, listens: listens, waits: waits) }
-    guard let colon = address.lastIndex(of: ":"), let port = UInt16(address[address.index(after: colon)...]) else {
-      throw UsageError("\(option) \(kind):\(text): write tcp:HOST:PORT")
+    if kind == "unix" { return try unix(address, listens, waits, option: option) }
+    guard let colon = address.lastIndex(of: ":") else {
+      throw UsageError("\(option) \(kind):\(text): write tcp:127.0.0.1:PORT")
     }
-    let host = String(address[..<colon])
-    return .tcp(host: host.isEmpty ? "127.0.0.1" : host, port: port, listens: listens, waits: waits)
+    return try loopback(
+      host: String(address[..<colon]), port: String(address[address.index(after: colon)...]), listens, waits,
+      option: option)
+  }
+
+  private static func unix(
+    _ path: String, _ listens: Bool, _ waits: Bool, option: String
+  ) throws(UsageError) -> Endpoint {
+    guard path.utf8.count <= StreamSocket.pathBytesMax else {
+      throw UsageError(
+        "\(option) unix:\(path): the path of a Unix socket has at most \(StreamSocket.pathBytesMax) bytes; "
+          + "choose a shorter one")
+    }
+    return .unix(path: path, listens: listens, waits: waits)
+  }
+
+  private static func loopback(
+    host: String, port: String, _ listens: Bool, _ waits: Bool, option: String
+  ) throws(UsageError) -> Endpoint {
+    guard ["127.0.0.1", "localhost", ""].contains(host) else {
+      throw UsageError("\(option): host \(host): there is no password, so only 127.0.0.1 is allowed")
+    }
+    // A server may have the kernel choose its port.
+    guard let number = UInt16(port), number > 0 || listens else {
+      throw UsageError("\(option): port '\(port)' is not a number from 1 to 65535")
+    }
+    return .loopback(port: number, listens: listens, waits: waits)
   }
 
   /// Reads the long form of `-chardev`: its id, and where it leads.
@@ -83,7 +112,7 @@ public enum Endpoint: Equatable, Sendable {
     list.ignore("nodelay", "reconnect", "mux", "logfile", "telnet", "ipv4", "ipv6")
     if let path = list.take("path") {
       guard !path.isEmpty else { throw UsageError("-chardev \(text): path= names no socket; write path=FILE") }
-      return .unix(path: path, listens: listens, waits: waits)
+      return try unix(path, listens, waits, option: "-chardev")
     }
     if let text = list.take("fd") {
       guard let number = Int32(text), number >= 0 else {
@@ -91,18 +120,31 @@ public enum Endpoint: Equatable, Sendable {
       }
       return .descriptor(number)
     }
-    let host = list.take("host") ?? "127.0.0.1"
-    guard let text = list.take("port"), let port = UInt16(text) else {
+    let host = list.take("host") ?? ""
+    guard let port = list.take("port") else {
       throw UsageError("-chardev \(text): a socket needs path=, fd=, or host= and port=")
     }
-    return .tcp(host: host, port: port, listens: listens, waits: waits)
+    return try loopback(host: host, port: port, listens, waits, option: "-chardev")
+  }
+
+  /// The same for a monitor.
+  public func monitorAddress(option: String) throws(UsageError) -> MonitorAddress {
+    switch self {
+    case .unix(let path, let listens, let waits):
+      return listens ? .listenUnix(path: path, waits: waits) : .connectUnix(path: path)
+    case .loopback(let port, let listens, let waits):
+      return listens ? .listenLoopback(port: port, waits: waits) : .connectLoopback(port: port)
+    case .stdio: return .standardIO
+    case .descriptor(let number): return .descriptor(number)
+    case .file, .null: throw UsageError("\(option) \(filename): a monitor's client speaks over a socket or stdio")
+    }
   }
 
   /// How clients of a monitor are told of it, as QEMU names such things.
   var filename: String {
     switch self {
     case .unix(let path, let listens, _): "unix:\(path)\(listens ? ",server=on" : "")"
-    case .tcp(let host, let port, let listens, _): "tcp:\(host):\(port)\(listens ? ",server=on" : "")"
+    case .loopback(let port, let listens, _): "tcp:127.0.0.1:\(port)\(listens ? ",server=on" : "")"
     case .stdio: "stdio"
     case .descriptor: "fd"
     case .file: "file"

@@ -24,7 +24,9 @@ public final class QEMUMachine {
   public convenience init(_ plan: QEMUPlan, program: String) throws {
     // A client that waits for its machine hears of mistakes in the plan by the end of the process, so it comes first.
     let channel = try plan.qtest.map { try Self.channel($0) }
-    let monitors = try plan.monitors.map(Self.address)
+    let monitors = try plan.monitors.map { endpoint throws(UsageError) in
+      try endpoint.monitorAddress(option: "-qmp")
+    }
     try self.init(plan, channel: channel, log: try Self.log(plan), monitors: monitors, announcesStops: true)
   }
 
@@ -113,7 +115,7 @@ public final class QEMUMachine {
       do throws(SystemError) { return try DescriptorSink(path: path) } catch {
         throw SetupError("-serial file:\(path): \(SystemError.text(of: error.code))")
       }
-    case .null, .unix, .tcp, .descriptor: return MemorySink()
+    case .null, .unix, .loopback, .descriptor: return MemorySink()
     }
   }
 
@@ -231,8 +233,7 @@ public final class QEMUMachine {
     do throws(QTestError) {
       switch endpoint {
       case .unix(let path, let listens, _): return try QTestChannel(opening: .unix(path: path, isServer: listens))
-      case .tcp(let host, let port, let listens, _):
-        guard Self.isLoopback(host) else { throw QTestError("tcp:\(host): only 127.0.0.1 is allowed") }
+      case .loopback(let port, let listens, _):
         return try QTestChannel(opening: .loopback(port: port, isServer: listens))
       case .stdio: return try QTestChannel(opening: .standardStreams)
       case .descriptor(let number): return QTestChannel(taking: OwnedDescriptor(taking: number))
@@ -246,20 +247,5 @@ public final class QEMUMachine {
   private static func log(_ plan: QEMUPlan) throws -> QTestLog? {
     guard let path = plan.qtestLog else { return nil }
     do throws(QTestError) { return try QTestLog(path: path) } catch { throw SetupError("-qtest-log \(error)") }
-  }
-
-  private static func isLoopback(_ host: String) -> Bool { ["127.0.0.1", "localhost"].contains(host) }
-
-  private static func address(_ endpoint: Endpoint) throws(SetupError) -> MonitorAddress {
-    switch endpoint {
-    case .unix(let path, let listens, let waits):
-      return listens ? .listenUnix(path: path, waits: waits) : .connectUnix(path: path)
-    case .tcp(let host, let port, let listens, let waits):
-      guard isLoopback(host) else { throw SetupError("-qmp tcp:\(host): only 127.0.0.1 is allowed") }
-      return listens ? .listenLoopback(port: port, waits: waits) : .connectLoopback(port: port)
-    case .stdio: return .standardIO
-    case .descriptor(let number): return .descriptor(number)
-    case .file, .null: throw SetupError("-qmp: a monitor's client speaks over a socket or stdio")
-    }
   }
 }

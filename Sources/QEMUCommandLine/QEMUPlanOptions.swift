@@ -169,7 +169,7 @@ extension QEMUPlan {
     serial = try endpoint(text == "mon:stdio" ? "stdio" : text)
     switch serial {
     case .stdio, .file, .null: break
-    case .unix, .tcp, .descriptor: throw UsageError("-serial \(text): write stdio, file:PATH or none")
+    case .unix, .loopback, .descriptor: throw UsageError("-serial \(text): write stdio, file:PATH or none")
     }
     if words.all("serial").count > 1, words.all("serial").dropFirst().contains(where: { $0 != "none" && $0 != "null" })
     {

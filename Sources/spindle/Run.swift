@@ -10,6 +10,7 @@ import HostSystem
 import Machine
 import Monitor
 import Platform
+import QEMUCommandLine
 
 struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -177,7 +178,7 @@ struct Run: ParsableCommand {
 
   private func qmpAddress() throws -> MonitorAddress? {
     guard let qmp else { return nil }
-    let address = try MonitorAddress(parsing: qmp, option: "--qmp")
+    let address = try Endpoint(qmp, option: "--qmp").monitorAddress(option: "--qmp")
     if address == .standardIO && serial == "stdio" {
       throw UsageError("--qmp stdio: the serial port is there; write --serial file:PATH")
     }

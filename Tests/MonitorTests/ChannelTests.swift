@@ -9,43 +9,6 @@ import Testing
 
 @testable import Monitor
 
-@Suite struct AddressTests {
-  @Test(arguments: [
-    ("unix:/a/b", MonitorAddress.connectUnix(path: "/a/b")), ("unix:/a,,b", .connectUnix(path: "/a,b")),
-    ("unix:/a,server=on", .listenUnix(path: "/a", waits: true)),
-    ("unix:/a,server=on,wait=off", .listenUnix(path: "/a", waits: false)),
-    ("unix:/a,server,nowait", .listenUnix(path: "/a", waits: false)),
-    ("tcp:127.0.0.1:4444", .connectLoopback(port: 4444)),
-    ("tcp:localhost:0,server=on,wait=off", .listenLoopback(port: 0, waits: false)), ("stdio", .standardIO),
-    ("fd:7", .descriptor(7)),
-  ])
-  func shortFormsAreRead(text: String, address: MonitorAddress) throws {
-    #expect(try MonitorAddress(parsing: text, option: "-qmp") == address)
-  }
-
-  @Test(arguments: [
-    "", "zz", "unix:", "unix:/a,server=maybe", "unix:/a,zz=on", "tcp:127.0.0.1", "tcp:10.0.0.1:5", "tcp:127.0.0.1:x",
-    "tcp:127.0.0.1:0", "tcp:127.0.0.1:65536", "fd:-1", "unix:/" + String(repeating: "x", count: 107),
-  ])
-  func mistakesNameTheOption(text: String) {
-    #expect { try MonitorAddress(parsing: text, option: "-qmp") } throws: { "\($0)".hasPrefix("-qmp") }
-  }
-
-  @Test func characterDevicesAreRead() throws {
-    func read(_ backend: String, _ options: String) throws -> MonitorAddress {
-      try MonitorAddress(chardev: backend, options: options, option: "-chardev")
-    }
-    #expect(try read("socket", "path=/q") == .connectUnix(path: "/q"))
-    #expect(try read("socket", "path=/q,server=on,wait=off") == .listenUnix(path: "/q", waits: false))
-    #expect(try read("socket", "host=127.0.0.1,port=5,server") == .listenLoopback(port: 5, waits: true))
-    #expect(try read("socket", "fd=9") == .descriptor(9))
-    #expect(try read("stdio", "") == .standardIO)
-    #expect(throws: UsageError.self) { try read("pipe", "path=/q") }
-    #expect(throws: UsageError.self) { try read("socket", "server=on") }
-    #expect(throws: UsageError.self) { try read("socket", "fd=x") }
-  }
-}
-
 /// A path for a socket that nothing has.
 private func freshPath() -> String { "/var/tmp/spindle-qmp-\(getpid())-\(UInt32.random(in: 0...UInt32.max))" }
 

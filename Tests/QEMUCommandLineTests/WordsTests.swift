@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How words, keys and endpoints are read.
 import Assembly
+import Monitor
 import Testing
 
 @testable import QEMUCommandLine
@@ -65,21 +66,59 @@ import Testing
 
   @Test(arguments: ["", "0x", "1g", "09"])
   func whatIsNoNumberIsNone(_ text: String) { #expect(CNumber.parse(text) == nil) }
+}
 
-  @Test func endpointsAreReadInBothForms() throws {
-    #expect(try Endpoint("unix:/tmp/s", option: "-qtest") == .unix(path: "/tmp/s", listens: false, waits: true))
-    #expect(
-      try Endpoint("unix:/tmp/s,server=on,wait=off", option: "-qmp")
-        == .unix(path: "/tmp/s", listens: true, waits: false))
-    #expect(
-      try Endpoint("tcp::4444,server,nowait", option: "-qmp")
-        == .tcp(host: "127.0.0.1", port: 4444, listens: true, waits: false))
-    #expect(try Endpoint("stdio", option: "-qtest") == .stdio)
-    let (id, endpoint) = try Endpoint.chardev("socket,path=/tmp/q,id=char0")
-    #expect(id == "char0" && endpoint == .unix(path: "/tmp/q", listens: false, waits: true))
-    #expect(try Endpoint.chardev("socket,id=c,fd=7").endpoint == .descriptor(7))
-    #expect(throws: UsageError.self) { try Endpoint("carrier:pigeon", option: "-qtest") }
-    #expect(throws: UsageError.self) { try Endpoint.chardev("socket,path=/tmp/q") }
-    #expect(throws: UsageError.self) { try Endpoint.chardev("pigeon,id=c") }
+@Suite struct EndpointTests {
+  @Test(arguments: [
+    ("unix:/a/b c", Endpoint.unix(path: "/a/b c", listens: false, waits: true)),
+    ("unix:/a,,b", .unix(path: "/a,b", listens: false, waits: true)),
+    ("unix:/a,server=on", .unix(path: "/a", listens: true, waits: true)),
+    ("unix:/a,server=on,wait=off", .unix(path: "/a", listens: true, waits: false)),
+    ("unix:/a,server,nowait", .unix(path: "/a", listens: true, waits: false)),
+    ("tcp:127.0.0.1:4444", .loopback(port: 4444, listens: false, waits: true)),
+    ("tcp:localhost:0,server=on,wait=off", .loopback(port: 0, listens: true, waits: false)),
+    ("tcp::65535,server", .loopback(port: 65535, listens: true, waits: true)), ("stdio", .stdio),
+    ("fd:7", .descriptor(7)), ("file:/tmp/f", .file(path: "/tmp/f")), ("null", .null), ("none", .null),
+  ])
+  func shortFormsAreRead(_ row: (text: String, endpoint: Endpoint)) throws {
+    #expect(try Endpoint(row.text, option: "-qmp") == row.endpoint)
+  }
+
+  @Test(arguments: [
+    "", "zz", "unix", "unix:", "unix:/a,server=maybe", "unix:/a,zz=on", "tcp:80", "tcp:127.0.0.1", "tcp:10.0.0.1:5",
+    "tcp:0.0.0.0:80", "tcp:127.0.0.1:x", "tcp:127.0.0.1:0", "tcp:127.0.0.1:65536", "fd:-1", "fd:", "udp:1", ",,,",
+    "stdio:1", "file:", "unix:/" + String(repeating: "x", count: 107),
+  ])
+  func mistakesAreOneLineThatNamesTheOption(_ text: String) {
+    #expect { try Endpoint(text, option: "-qmp") } throws: {
+      "\($0)".hasPrefix("-qmp") && !"\($0)".contains("\n")
+    }
+  }
+
+  @Test func characterDevicesAreRead() throws {
+    func read(_ text: String) throws -> Endpoint { try Endpoint.chardev(text + ",id=c").endpoint }
+    #expect(try Endpoint.chardev("socket,path=/q,id=char0").id == "char0")
+    #expect(try read("socket,path=/q") == .unix(path: "/q", listens: false, waits: true))
+    #expect(try read("socket,path=/q,server=on,wait=off") == .unix(path: "/q", listens: true, waits: false))
+    #expect(try read("socket,host=127.0.0.1,port=5,server") == .loopback(port: 5, listens: true, waits: true))
+    #expect(try read("socket,fd=9") == .descriptor(9))
+    #expect(try read("stdio") == .stdio)
+    for text in ["pipe,path=/q", "socket,server=on", "socket,fd=x", "socket,host=10.0.0.1,port=5", "socket,path="] {
+      #expect(throws: UsageError.self) { try read(text) }
+    }
+    #expect(throws: UsageError.self) { try Endpoint.chardev("socket,path=/q") }
+  }
+
+  @Test func monitorsHaveClientsAtSocketsAndOnTheTerminal() throws {
+    func address(_ text: String) throws -> MonitorAddress {
+      try Endpoint(text, option: "-qmp").monitorAddress(option: "-qmp")
+    }
+    #expect(try address("unix:/a") == .connectUnix(path: "/a"))
+    #expect(try address("unix:/a,server,nowait") == .listenUnix(path: "/a", waits: false))
+    #expect(try address("tcp:127.0.0.1:5") == .connectLoopback(port: 5))
+    #expect(try address("tcp:127.0.0.1:5,server") == .listenLoopback(port: 5, waits: true))
+    #expect(try address("stdio") == .standardIO)
+    #expect(try address("fd:7") == .descriptor(7))
+    #expect(throws: UsageError("-qmp null: a monitor's client speaks over a socket or stdio")) { try address("null") }
   }
 }

@@ -8,29 +8,6 @@ import Testing
 
 @testable import Accelerators
 
-@Suite struct EndpointTests {
-  private static let good: [(String, QTestEndpoint)] = [
-    ("stdio", .standardStreams),
-    ("unix:/tmp/a b", .unix(path: "/tmp/a b", isServer: false)),
-    ("unix:x,server=on,wait=off", .unix(path: "x", isServer: true)),
-    ("unix:x,server,nowait", .unix(path: "x", isServer: true)),
-    ("tcp:127.0.0.1:80", .loopback(port: 80, isServer: false)),
-    ("tcp:localhost:65535,server=on", .loopback(port: 65535, isServer: true)),
-  ]
-
-  @Test(arguments: good.indices) func readsEveryForm(_ index: Int) throws {
-    #expect(try QTestEndpoint(parsing: Self.good[index].0) == Self.good[index].1)
-  }
-
-  @Test(arguments: [
-    "", "unix", "unix:", "unix:a,server=maybe", "tcp:80", "tcp:127.0.0.1:0", "tcp:127.0.0.1:65536", "tcp:0.0.0.0:80",
-    "tcp:example.org:80", "udp:1", "chardev:c", ",,,",
-  ]) func refusesWithOneLine(_ text: String) {
-    let error = #expect(throws: QTestError.self) { try QTestEndpoint(parsing: text) }
-    #expect(error?.description.contains("\n") == false)
-  }
-}
-
 /// Two ends of a pipe, which the test closes.
 private struct Pipe {
   let readEnd: Int32

@@ -20,49 +20,6 @@ public enum QTestEndpoint: Equatable, Sendable {
   case loopback(port: UInt16, isServer: Bool)
   /// Standard input and output.
   case standardStreams
-
-  private static let forms = "unix:PATH[,server=on], tcp:127.0.0.1:PORT[,server=on] or stdio"
-
-  /// Reads the value of `-qtest`.
-  ///
-  /// `wait=on` and `wait=off` mean the same here: without a client nothing happens in the machine, and a monitor is served.
-  public init(parsing text: String) throws(QTestError) {
-    if text == "stdio" {
-      self = .standardStreams
-      return
-    }
-    var parts = text.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
-    let address = parts.removeFirst()
-    var isServer = false
-    for option in parts {
-      switch option {
-      case "server=on", "server": isServer = true
-      case "server=off": isServer = false
-      case "wait=on", "wait=off", "wait", "nowait": break
-      default: throw QTestError("\(text): unknown option '\(option)'; write \(Self.forms)")
-      }
-    }
-    let words = address.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-    guard words.count == 2 else { throw QTestError("\(text): write \(Self.forms)") }
-    switch words[0] {
-    case "unix":
-      guard !words[1].isEmpty else { throw QTestError("\(text): the socket's path is missing") }
-      self = .unix(path: String(words[1]), isServer: isServer)
-    case "tcp": self = .loopback(port: try Self.port(words[1], in: text), isServer: isServer)
-    default: throw QTestError("\(text): unknown kind '\(words[0])'; write \(Self.forms)")
-    }
-  }
-
-  private static func port(_ text: Substring, in whole: String) throws(QTestError) -> UInt16 {
-    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]), port > 0 else {
-      throw QTestError("\(whole): '\(text)' is not of the form 127.0.0.1:PORT, with a port from 1 to 65535")
-    }
-    // Whoever reaches the port controls the process and its images.
-    guard ["127.0.0.1", "localhost"].contains(text[..<colon]) else {
-      throw QTestError("\(whole): only 127.0.0.1 (localhost) is allowed, not '\(text[..<colon])'")
-    }
-    return port
-  }
 }
 
 /// The way to a qtest client: a connected pair of descriptors, or a socket that waits for one client at a time.
