@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Assembly
-import Foundation
+import FoundationEssentials
 
 /// A value of the form `first,key=value,flag`, as most of QEMU's options take it, or the same as a JSON object.
 ///

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a firmware is told: in what order to boot, how long to wait, and who the machine is.
 import Assembly
-import Foundation
+import FoundationEssentials
 
 extension QEMUPlan {
   /// What `-boot` asks of the firmware. Nothing here boots by it; programs look whether it arrives.
