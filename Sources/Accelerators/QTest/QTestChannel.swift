@@ -35,7 +35,9 @@ public final class QTestChannel {
   private var socketPath: String?
   /// What is read from and written to; -1 while no client is there.
   private(set) var input: Int32 = -1, output: Int32 = -1
-  private var inputIsSocket = false, outputIsSocket = false
+  /// Whether a read comes back at once where nothing is there.
+  private(set) var inputIsSocket = false
+  private var outputIsSocket = false
 
   /// Connects, or begins to listen.
   /// - Throws: one line that says why that is not possible.

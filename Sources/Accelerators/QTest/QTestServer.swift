@@ -20,6 +20,10 @@ import Machine
 /// It is a device of the machine, so that it lives and ends with it: `machine.add` connects it. The machine's interrupts and
 /// clock are the server's from then on; nothing may have armed a timer of the clock before.
 public final class QTestServer: Device {
+  /// How long the loop looks for the next request before it sleeps: most clients answer sooner, and waking a processor that
+  /// has gone to sleep can take longer than the whole round trip.
+  static let pollNsMax: UInt64 = 50_000
+
   /// The machine's interrupt side.
   let interrupts: QTestInterrupts
   private let channel: QTestChannel
@@ -49,13 +53,16 @@ public final class QTestServer: Device {
     private let body: (QTestServer) -> Void
     var watched: Int16 = 0
 
-    init(_ descriptor: Int32, server: QTestServer, _ body: @escaping (QTestServer) -> Void) {
+    init(
+      _ descriptor: Int32, server: QTestServer, isPollable: Bool = false, _ body: @escaping (QTestServer) -> Void
+    ) {
       self.server = server
       self.body = body
-      super.init(descriptor: descriptor)
+      super.init(descriptor: descriptor, isPollable: isPollable)
     }
 
     override func ready() { body(server) }
+    override func poll() -> Bool { server.takeMore() }
 
     /// Watches for these events from now on, 0 for none.
     func watch(_ events: Int16, on loop: EventLoop) {
@@ -81,6 +88,9 @@ public final class QTestServer: Device {
   public override func added(to machine: Machine) {
     machine.interrupts = interrupts
     machine.clock.source = .told
+    // The next request comes as soon as its client has seen the last answer. The loop has the machine lock meanwhile, which
+    // nobody else wants: there are no processors.
+    machine.mainLoop.pollNsMax = Self.pollNsMax
     machine.settled = { [unowned self] in serve() }
     interrupts.tell = { [unowned self] in tellLine($0, asserted: $1) }
     if let number = channel.listenerNumber { listenerHandler = Handler(number, server: self) { $0.clientWaits() } }
@@ -110,7 +120,7 @@ public final class QTestServer: Device {
   private func clientCame() {
     log?.opened()
     interrupts.clientCame()
-    inputHandler = Handler(channel.input, server: self) { $0.channelReady() }
+    inputHandler = Handler(channel.input, server: self, isPollable: channel.inputIsSocket) { $0.channelReady() }
     if channel.output != channel.input { outputHandler = Handler(channel.output, server: self) { $0.serve() } }
     updateWatching()
   }
@@ -144,15 +154,24 @@ public final class QTestServer: Device {
 
   private func channelReady() {
     guard channel.isConnected else { return }
-    if mayRead {
-      let count = channel.read(into: readBuffer)
-      if count > 0 {
-        lines.append(UnsafeRawBufferPointer(rebasing: readBuffer[..<count]))
-      } else if count != -Int(EAGAIN) && count != -Int(EINTR) {
-        sawEnd = true
-      }
+    // Where nothing came there may be room for what waits.
+    if !takeMore() { serve() }
+  }
+
+  /// Takes and serves what has come from the client.
+  /// - Returns: false where nothing had.
+  private func takeMore() -> Bool {
+    guard channel.isConnected, mayRead else { return false }
+    let count = channel.read(into: readBuffer)
+    if count > 0 {
+      lines.append(UnsafeRawBufferPointer(rebasing: readBuffer[..<count]))
+    } else if count != -Int(EAGAIN) && count != -Int(EINTR) {
+      sawEnd = true
+    } else {
+      return false
     }
     serve()
+    return true
   }
 
   /// Takes requests as long as there are some and nothing has to be waited for.
